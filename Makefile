@@ -1,0 +1,63 @@
+# make run   the whole pipeline on this machine      make test      the tests      make test-all   and the long ones
+# make lint  ruff and mypy                            make bench     benchmarks     make gpu-check  everything that needs a GPU
+# Another interpreter: make run PYTHON=python3.12. Options of the pipeline: make run ARGS="--config configs/smoke.yaml".
+SHELL := /bin/bash
+VENV  := .venv
+PY    := $(VENV)/bin/python
+BOOT  := $(if $(PYTHON),$(PYTHON),$(shell command -v python3.11 || command -v python3))
+ARGS  ?=
+.PHONY: run test test-all lint bench gpu-check clean
+
+run: $(VENV)/.run
+	@echo "make: running the pipeline; results go to runs/, market data and caches to data/"
+	@$(PY) run_optimized_pipeline.py $(ARGS)
+
+test: $(VENV)/.test
+	@echo "make: running the tests (those marked slow or gpu wait for make test-all and make gpu-check)"
+	@$(PY) -m pytest -m "not slow and not gpu and not bench" $(ARGS)
+
+test-all: $(VENV)/.test-all
+	@echo "make: running all tests that need no GPU; this takes a while"
+	@$(PY) -m pytest -m "not gpu" $(ARGS)
+
+lint: $(VENV)/.lint
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+
+bench: $(VENV)/.bench
+	@$(PY) scripts/bench.py $(ARGS)
+
+gpu-check: $(VENV)/.test
+	@$(PY) scripts/gpu_check.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+
+# One stamp a set of packages: nothing is installed again while setup.cfg and constraints.txt are unchanged.
+define install
+	@echo "make: installing $(2) into $(VENV) (versions from constraints.txt); the log is $(VENV)/install.log"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.$(1)' >> $(VENV)/install.log 2>&1 || \
+	  { tail -n 5 $(VENV)/install.log; echo "make: the installation failed; the lines above and $(VENV)/install.log say why"; exit 1; }
+	@touch $@
+endef
+
+$(VENV)/.run: setup.cfg constraints.txt | $(PY)
+	$(call install,,the pipeline)
+$(VENV)/.test: setup.cfg constraints.txt $(VENV)/.run
+	$(call install,[test],what the tests import)
+$(VENV)/.test-all: setup.cfg constraints.txt $(VENV)/.test
+	$(call install,[test$(comma)calendar$(comma)simcuda],the heavy test packages)
+$(VENV)/.lint: setup.cfg constraints.txt $(VENV)/.test
+	$(call install,[lint],ruff and mypy)
+$(VENV)/.bench: setup.cfg constraints.txt $(VENV)/.run
+	$(call install,[bench],the peers that the benchmarks measure against)
+comma := ,
+
+$(PY):
+	@[ -n "$(BOOT)" ] || { echo "make: expected python3.11 on the PATH, found no python3; install it or give PYTHON=/path/to/python3.11"; exit 1; }
+	@"$(BOOT)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: expected Python 3.11, found $$("$(BOOT)" --version 2>&1); install python3.11 or give PYTHON="; exit 1; }
+	@"$(BOOT)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || [ -n "$(PYTHON)" ] || \
+	  { echo "make: found $$("$(BOOT)" --version) but no python3.11. The small CPU build of torch is for 3.11 only: on a later Python pip"; \
+	    echo "      brings torch with its CUDA libraries (cudnn, nccl, triton: several GB). To go on all the same: make run PYTHON=$(BOOT)"; exit 1; }
+	@echo "make: creating $(VENV) with $$("$(BOOT)" --version)"
+	@"$(BOOT)" -m venv $(VENV) || { echo "make: could not create $(VENV); on Debian install python3-venv"; rm -rf $(VENV); exit 1; }

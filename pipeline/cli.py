@@ -1,0 +1,107 @@
+"""From the command line to a run folder: what `run_optimized_pipeline.py` and every stage script call."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from storage.section import digest_of
+from storage.store import StoreError, write_json
+
+from . import config as configuration
+from .cluster import Cluster
+from .doctor import DoctorError, run_checks
+from .events import RunLog
+from .provenance import PACKAGES, environment
+from .stages import BY_NAME, Runner, wanted
+
+ABOUT = "Market data in, report out: check, ingest, features, (tune,) train, predict, backtest, report."
+REPORT_FILES = ("performance_report.json", "performance_analysis.png", "report.html")
+
+
+def main(last: str = "report", arguments: list[str] | None = None) -> int:
+    """Run the stages that lead to `last`; finished ones are reused. Return the exit status: 0 done, 1 a fault, 2 bad input, 130 interrupted."""
+    prog = Path(sys.argv[0]).name
+    about = ABOUT if last == "report" else f"Run the stage '{last}' and what it needs that is not there yet."
+    try:
+        config, words = configuration.load(sys.argv[1:] if arguments is None else arguments, prog, about)
+        with Cluster(config.cluster) as cluster:
+            return _dry_run(config, cluster, last) if words.dry_run else _run(config, cluster, last)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)  # noqa: T201
+        return 130
+    except Exception as error:
+        if type(error).__module__.split(".")[0] not in PACKAGES:
+            raise
+        print(f"{prog}: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+
+
+def _stages(config: configuration.Config, last: str) -> list[Any]:
+    return wanted([last], tune=config.run.tune or last == "tune")
+
+
+def _dry_run(config: configuration.Config, cluster: Cluster, last: str) -> int:
+    runner = Runner(config, cluster, lambda kind, **fields: None)
+    for planned in runner.plan(_stages(config, last)):
+        verb = "reuse" if planned.manifest else "run"
+        print(f"{planned.stage.name:<9} {verb:<6} {planned.key or '-':<33} {planned.why}")  # noqa: T201
+    return 0
+
+
+def _run(config: configuration.Config, cluster: Cluster, last: str) -> int:
+    text = configuration.as_yaml(config)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    directory = Path(config.run.runs).absolute() / f"{stamp}_{config.run.name}_{digest_of(text)[:8]}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "config.yaml").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"expected a writable folder for runs, got '{error.strerror}' at {directory}; set --run.runs") from error
+    start = time.perf_counter()
+    with RunLog(directory, config.run.log_level) as log:
+        cluster.emit = log.emit
+        runner = Runner(config, cluster, log.emit)
+        record: dict[str, Any] = {"name": config.run.name, "started": stamp, "state": "failed", "stages": {}}
+        try:
+            log.stage = "check"
+            _check(config, cluster, log)
+            record["stages"] = runner.run(_stages(config, last), lambda name: setattr(log, "stage", name))
+            record["state"] = "done"
+        except BaseException as error:
+            record["error"] = f"{type(error).__name__}: {error}"
+            log.emit("log", level="error", text=record["error"])
+            log.emit("log", level="debug", text=traceback.format_exc())
+            raise
+        finally:
+            record["seconds"] = round(time.perf_counter() - start, 3)
+            write_json(directory / "manifest.json", record)
+            write_json(directory / "environment.json", environment(cluster.device))
+        log.stage = ""
+        for name in REPORT_FILES if "report" in record["stages"] else ():
+            shutil.copy2(Path(record["stages"]["report"]["directory"]) / name, directory / name)
+        result = directory / ("report.html" if "report" in record["stages"] else "")
+        log.emit("log", level="info", text=f"{last} done in {record['seconds']:.1f} s: {result}")
+    return 0
+
+
+def _check(config: configuration.Config, cluster: Cluster, log: RunLog) -> None:
+    """The environment stage: what would make the run fail is said before any work is done."""
+    findings = run_checks(config)
+    log.emit("progress", done=len(findings), total=len(findings), unit="checks")
+    for finding in findings:
+        if finding.status != "ok":
+            level = "error" if finding.status == "fail" else "warning"
+            log.emit("log", level=level, text=f"{finding.name}: {finding.text}; {finding.what_to_do}")
+    failed = [f for f in findings if f.status == "fail"]
+    if failed:
+        raise DoctorError("the environment is not ready: " + "; ".join(f"{f.name}: {f.text} ({f.what_to_do})" for f in failed))
+
+
+def stage_names() -> list[str]:
+    """Return the names of the stages that have a script of their own."""
+    return list(BY_NAME)

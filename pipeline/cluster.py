@@ -1,0 +1,164 @@
+"""Device -> Dask client: a LocalCluster, a LocalCUDACluster or an existing scheduler, started when first needed.
+
+GPUs are counted by NVML in the moment of asking: touching CUDA in this process before the cluster starts breaks Dask-CUDA. The client
+process never holds a CUDA context.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import dask
+from distributed import Client, LocalCluster
+
+from storage.emit import Emit, silent
+from storage.section import Section, setting
+
+RESOURCES = {"train": 1}
+
+
+class DeviceError(Exception):
+    """A device that was asked for is not there."""
+
+
+class ClusterError(Exception):
+    """A scheduler that cannot be reached or started."""
+
+
+class ClusterSection(Section):
+    """Where the work runs."""
+
+    device: Literal["auto", "cpu", "gpu"] = setting("auto", "cpu, gpu, or auto: gpu when NVML sees one")
+    address: str = setting("", "address of an existing Dask scheduler, tcp://host:port; empty = start one here", runtime=True)
+    max_workers: int = setting(0, "CPU worker processes, or GPUs used; 0 = one process (CPU), all GPUs", ge=0, le=1024, runtime=True)
+    threads: int = setting(0, "threads a CPU worker; 0 = all cores shared evenly", ge=0, le=1024, runtime=True)
+    dashboard: str = setting("127.0.0.1:0", "address of the dashboard; port 0 = any free", runtime=True)
+    timeout_s: float = setting(15.0, "patience for the scheduler's answer", unit="s", gt=0, runtime=True)
+    device_memory: float = setting(0.8, "share of each GPU's memory in the RMM pool", unit="ratio", gt=0, le=0.95, runtime=True)
+
+
+def gpu_count() -> int:
+    """Count the GPUs that NVML reports now, without touching CUDA; 0 without a driver or pynvml."""
+    if importlib.util.find_spec("pynvml") is None:
+        return 0
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return 0
+    try:
+        return int(pynvml.nvmlDeviceGetCount())
+    finally:
+        pynvml.nvmlShutdown()
+
+
+class Cluster:
+    """Answer which device there is, and give a client on first use; `close` ends only what was started here."""
+
+    def __init__(self, section: ClusterSection, emit: Emit = silent) -> None:
+        self.section = section
+        self.emit = emit
+        self._stack = contextlib.ExitStack()
+        self._client: Client | None = None
+        gpus = gpu_count() if section.device != "cpu" else 0
+        if section.device == "gpu" and gpus == 0:
+            raise DeviceError(
+                "expected a GPU because cluster.device is 'gpu', got none from NVML (nvidia-ml-py with a driver); "
+                "install the driver and the [gpu] extra, or use --cluster.device auto or cpu"
+            )
+        self.device: Literal["cpu", "gpu"] = "gpu" if gpus else "cpu"
+        self.backend: Literal["pandas", "cudf"] = "cudf" if gpus else "pandas"
+        self._gpus = gpus
+        if section.device == "auto":
+            emit("log", level="info", text=f"device auto: {gpus} GPU(s) seen by NVML, running on {self.device}")
+
+    @property
+    def started(self) -> bool:
+        return self._client is not None
+
+    @property
+    def cores(self) -> int:
+        return self.section.threads or len(os.sched_getaffinity(0))
+
+    def client(self) -> Client:
+        """Return the client; the first call starts or finds the cluster."""
+        if self._client is None:
+            dask.config.set({"dataframe.backend": self.backend})
+            self._client = self._connect() if self.section.address else self._start()
+            self.emit("log", level="info", text=f"Dask dashboard: {self._client.dashboard_link}")
+            self.emit("cluster", dashboard=str(self._client.dashboard_link), device=self.device)
+        return self._client
+
+    def _connect(self) -> Client:
+        where = self.section.address
+        try:
+            client = self._stack.enter_context(Client(where, timeout=self.section.timeout_s))
+        except (OSError, TimeoutError, ValueError) as error:
+            raise ClusterError(
+                f"expected a Dask scheduler at {where}, got no answer within {self.section.timeout_s:g} s ({error}); "
+                "start one with 'dask scheduler', or leave cluster.address empty to start a local one"
+            ) from error
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        if not any("train" in w["resources"] for w in workers):
+            raise ClusterError(
+                f"expected workers with the resource 'train' at {where}, got {len(workers)} without it; "
+                "start at least one with 'dask worker ADDRESS --resources train=1'"
+            )
+        return client
+
+    def _start(self) -> Client:
+        scratch = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="pipeline-dask-", ignore_cleanup_errors=True))
+        common: dict[str, Any] = {
+            "host": "127.0.0.1",
+            "dashboard_address": self.section.dashboard,
+            "local_directory": scratch,
+            "resources": RESOURCES,
+        }
+        if self.device == "gpu":
+            from dask_cuda import LocalCUDACluster
+
+            cluster = LocalCUDACluster(
+                n_workers=self.section.max_workers or self._gpus,
+                rmm_pool_size=self.section.device_memory,
+                rmm_allocator_external_lib_list="torch,cupy",
+                **common,
+            )
+        else:
+            workers = self.section.max_workers or 1
+            threads = max(1, self.cores // workers)
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=threads,
+                processes=True,
+                memory_limit=0,
+                **common,
+            )
+        self._stack.enter_context(cluster)
+        client = self._stack.enter_context(Client(cluster, timeout=self.section.timeout_s))
+        root = str(Path(__file__).resolve().parent.parent)
+        client.run(_importable, root)
+        return client
+
+    def close(self) -> None:
+        self._client = None
+        self._stack.close()
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _importable(root: str) -> None:
+    """Let a worker import this project also when it was not installed."""
+    import sys
+
+    if root not in sys.path:
+        sys.path.insert(0, root)

@@ -1,0 +1,199 @@
+"""The tree of sections: YAML files, then the environment, then the command line. It composes sections and holds none of its own but `run`."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import functools
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import dotenv
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from storage.lake import LakeSection
+from storage.section import Section, setting
+from training.predict import PredictSection
+from training.search import SearchSection
+from training.splits import SplitSection
+from training.trainer import TrainSection
+
+from . import krx
+from .backtest import BacktestSection
+from .cluster import ClusterSection
+from .features import FeatureSection
+from .ingest import IngestSection
+from .kis.client import KisSection
+from .labels import LabelSection
+from .report import ReportSection
+
+ROOT = Path(__file__).resolve().parent.parent
+BASE = ROOT / "configs" / "base.yaml"
+ENV_PREFIX = "PIPELINE__"
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used; the message names the path of the key."""
+
+
+class RunSection(Section):
+    """What a run is called, where its results lie and what it prints."""
+
+    name: str = setting("main", "name of the run; part of its folder's name", min_length=1, max_length=60, pattern=r"^[\w.-]+$", runtime=True)
+    data: str = setting("data", "folder of stage results, caches and the lake", unit="path", runtime=True)
+    runs: str = setting("runs", "folder that gets one folder a run", unit="path", runtime=True)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = setting("INFO", "least level that is logged", runtime=True)
+    cache_enabled: bool = setting(True, "reuse finished stages whose key is unchanged", runtime=True)
+    tune: bool = setting(False, "search hyperparameters before training", runtime=True)
+
+
+class Config(BaseSettings):
+    """All sections. Sources, the later wins: configs/base.yaml, --config files, environment PIPELINE__SECTION__KEY, --section.key."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=ENV_PREFIX, env_nested_delimiter="__")
+
+    run: RunSection = setting(RunSection, "the run")
+    cluster: ClusterSection = setting(ClusterSection, "device and Dask cluster")
+    lake: LakeSection = setting(LakeSection, "market data tables")
+    kis: KisSection = setting(KisSection, "broker API")
+    ingest: IngestSection = setting(IngestSection, "what to fetch or import")
+    features: FeatureSection = setting(FeatureSection, "indicator columns")
+    labels: LabelSection = setting(LabelSection, "what is predicted")
+    split: SplitSection = setting(SplitSection, "train, validation and test in time")
+    train: TrainSection = setting(TrainSection, "models and trainer")
+    search: SearchSection = setting(SearchSection, "hyperparameter search")
+    predict: PredictSection = setting(PredictSection, "scores")
+    backtest: BacktestSection = setting(BacktestSection, "portfolio simulation")
+    report: ReportSection = setting(ReportSection, "the report")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings  # the command line comes before both
+
+
+def load(arguments: Sequence[str], prog: str, about: str) -> tuple[Config, argparse.Namespace]:
+    """Read the configuration and the words of the command line; ConfigError says which key is wrong and which is meant."""
+    dotenv.load_dotenv(Path.cwd() / ".env", override=False)
+    parser = argparse.ArgumentParser(
+        prog=prog, description=about, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", nargs="+", action="extend", default=[], metavar="FILE", help="YAML files laid over configs/base.yaml")
+    parser.add_argument("--dry-run", action="store_true", help="say which stages would run or be reused, and why; do nothing")
+    parser.add_argument("--log-level", default=None, metavar="LEVEL", help="short for --run.log_level")
+    cli: CliSettingsSource[argparse.ArgumentParser] = CliSettingsSource(
+        Config, root_parser=parser, cli_prog_name=prog, cli_hide_none_type=True, cli_avoid_json=True
+    )
+    words, unknown = parser.parse_known_args(list(arguments))
+    if unknown:
+        raise ConfigError(_unknown_option(unknown[0]))
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for path in [BASE, *map(Path, words.config)]:
+        one = _resolved(_yaml(path))
+        for key in _paths(one):
+            origin[key] = str(path)
+        values = _laid_over(values, one)
+    if words.log_level:
+        values = _laid_over(values, {"run": {"log_level": words.log_level.upper()}})
+    for key in [k for k in vars(words) if k.endswith(".end") and getattr(words, k) == "today"]:
+        setattr(words, key, _today())
+    try:
+        return Config(_cli_settings_source=cli(parsed_args=words), **values), words
+    except ValidationError as error:
+        raise ConfigError("\n".join(_sentence(e, origin) for e in error.errors())) from error
+
+
+def keys() -> list[str]:
+    """Return the path of every key, such as train.batch_size."""
+    out: list[str] = []
+
+    def walk(model: type[BaseModel], prefix: str) -> None:
+        for name, field in model.model_fields.items():
+            kind = field.annotation
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                walk(kind, f"{prefix}{name}.")
+            else:
+                out.append(prefix + name)
+
+    walk(Config, "")
+    return out
+
+
+def as_yaml(config: Config) -> str:
+    """Return the whole configuration as YAML, as it was used; sections hold no secrets."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"expected a configuration file at {path}, got: {error.strerror}; see configs/ for those that exist") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"expected YAML in {path}, got: {error}") from error
+    if not isinstance(found or {}, dict):
+        raise ConfigError(f"expected sections (section: key: value) in {path}, got {type(found).__name__}")
+    return found or {}
+
+
+def _resolved(values: dict[str, Any]) -> dict[str, Any]:
+    """Replace `end: today` by the last KRX session that has closed, so that every key and manifest names a date."""
+    return {
+        k: _resolved(v) if isinstance(v, dict) else (_today() if k == "end" and v == "today" else v) for k, v in values.items()
+    }
+
+
+@functools.cache
+def _today() -> str:
+    return str(krx.last_closed_session(datetime.now(UTC)))
+
+
+def _laid_over(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    out = dict(under)
+    for key, value in over.items():
+        below = out.get(key)
+        out[key] = _laid_over(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return out
+
+
+def _paths(values: dict[str, Any], prefix: str = "") -> list[str]:
+    out = []
+    for key, value in values.items():
+        out += [f"{prefix}{key}", *(_paths(value, f"{prefix}{key}.") if isinstance(value, dict) else ())]
+    return out
+
+
+def _nearest(path: str) -> str:
+    known = keys()
+    found = difflib.get_close_matches(path, known, 1, 0.5)
+    last = path.rsplit(".", 1)[-1]
+    by_name = difflib.get_close_matches(last, [k.rsplit(".", 1)[-1] for k in known], 1, 0.7)
+    if not found and by_name:
+        found = [k for k in known if k.rsplit(".", 1)[-1] == by_name[0]][:1]
+    return f"; did you mean {found[0]}?" if found else "; --help lists every key"
+
+
+def _unknown_option(word: str) -> str:
+    path = word.lstrip("-").split("=")[0]
+    return f"unknown option {word!r}{_nearest(path)}"
+
+
+def _sentence(error: Any, origin: dict[str, str]) -> str:
+    path = ".".join(str(part) for part in error["loc"])
+    variable = ENV_PREFIX + path.upper().replace(".", "__")
+    where = origin.get(path) or (f"environment {variable}" if variable in os.environ else "command line")
+    if error["type"] == "extra_forbidden":
+        return f"{path}: unknown key ({where}){_nearest(path)}"
+    return f"{path}: {error['msg'][:1].lower()}{error['msg'][1:]}, got {error['input']!r} ({where})"

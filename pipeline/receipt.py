@@ -1,0 +1,121 @@
+"""What ingest leaves behind: which bars there are, under which names, and the only way in which later stages find them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.lake import Lake
+from storage.section import Section
+from storage.store import read_json, write_json
+
+FILE = "receipt.json"
+
+
+class Receipt(Section):
+    """Name one source's bars in a lake; the digests say what the rows were when it was written."""
+
+    lake: str
+    source: str
+    venue: str
+    market: str
+    intervals: tuple[str, ...]
+    symbols: tuple[str, ...]
+    start: date
+    end: date
+    close_only: bool
+    rows: dict[str, int]
+    digests: dict[str, str]
+    versions: dict[str, int]
+    quarantined: dict[str, int]
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Self:
+        """Read the receipt in an ingest directory."""
+        return cls.model_validate(read_json(Path(directory) / FILE))
+
+    def save(self, directory: str | Path) -> None:
+        write_json(Path(directory) / FILE, self.model_dump(mode="json"))
+
+    @cached_property
+    def opened(self) -> Lake:
+        return Lake(self.lake)
+
+    def bars(
+        self,
+        interval: str,
+        *,
+        symbols: Iterable[str] | None = None,
+        columns: Sequence[str] | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> pa.Table:
+        """Return raw bars sorted by (symbol, ts), only of this source, venue and these symbols."""
+        return self.opened.read(
+            "bars",
+            columns=columns,
+            symbols=self.symbols if symbols is None else symbols,
+            start=start,
+            end=end,
+            source=self.source,
+            venue=self.venue,
+            interval=interval,
+        )
+
+    def groups(self, interval: str) -> dict[int, list[str]]:
+        """Return this receipt's symbols by lake partition group."""
+        return self.opened.groups(interval, source=self.source, symbols=self.symbols)
+
+    def actions(self) -> pa.Table:
+        """Return the corporate actions of this source and these symbols."""
+        return self.opened.read("actions", symbols=self.symbols, source=self.source)
+
+    def symbol_table(self) -> pa.Table:
+        """Return one row a symbol: the latest that the source said about it."""
+        found = self.opened.read("symbols", symbols=self.symbols, source=self.source)
+        found = found.sort_by([("symbol", "ascending"), ("as_of", "ascending")])
+        names = found["symbol"].to_pylist()
+        last = [i + 1 == len(names) or names[i + 1] != name for i, name in enumerate(names)]
+        return found.filter(pa.array(last, pa.bool_()))
+
+    def current(self) -> bool:
+        """Say whether the lake still holds what this receipt names; digests are compared only where a version moved."""
+        for name, version in self.versions.items():
+            if self.opened.version(name) == version:
+                continue
+            if name == "bars":
+                fresh = {f"bars/{i}": self.opened.digest("bars", **self._query(i)) for i in self.intervals}
+            else:
+                fresh = {name: self.opened.digest(name, symbols=self.symbols, source=self.source)}
+            if any(self.digests.get(k) != v for k, v in fresh.items()):
+                return False
+        return True
+
+    def _query(self, interval: str) -> dict[str, object]:
+        return {"symbols": self.symbols, "source": self.source, "venue": self.venue, "interval": interval}
+
+
+def take(lake: Lake, **known: object) -> Receipt:
+    """Build a receipt for what `lake` holds now: rows, digests and versions are measured, the rest is given."""
+    bare = Receipt.model_validate({**known, "lake": str(lake.path), "rows": {}, "digests": {}, "versions": {}})
+    digests, rows, versions = {}, {}, {}
+    for interval in bare.intervals:
+        found = bare.bars(interval)
+        rows[interval] = found.num_rows
+        digests[f"bars/{interval}"] = lake.digest("bars", **bare._query(interval))
+    for name in ("actions", "symbols"):
+        digests[name] = lake.digest(name, symbols=bare.symbols, source=bare.source)
+    for name in ("bars", "actions", "symbols"):
+        versions[name] = lake.version(name)
+    return bare.model_copy(update={"rows": rows, "digests": digests, "versions": versions})
+
+
+def symbols_with_bars(bars: pa.Table) -> list[str]:
+    """Return the distinct symbols of a table of bars, sorted."""
+    return sorted(pc.unique(bars["symbol"]).to_pylist())

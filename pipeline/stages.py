@@ -1,0 +1,214 @@
+"""The table of contents of the project: which stages there are, what each reads, and how a list of them is run.
+
+A stage's key is made of its name, its sections without fields that change no result, the content of its inputs, the device class,
+the digest of its own code and the versions of the numeric packages. Equal key: equal result, so the finished directory is reused.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from storage.emit import Emit
+from storage.section import digest_of
+from storage.store import Store, read_json
+
+from .cluster import Cluster
+from .config import Config
+from .job import Job
+from .provenance import code_digest, versions
+from .receipt import FILE as RECEIPT
+from .receipt import Receipt
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A named function from (its sections, its input directories) to one output directory."""
+
+    name: str
+    function: str  # "module:name", imported when it runs
+    needs: tuple[str, ...]
+    sections: tuple[str, ...]
+    optional: tuple[str, ...] = ()  # stages whose result is used when they are part of the run
+
+    def call(self) -> Callable[..., dict[str, Any]]:
+        module, name = self.function.split(":")
+        found: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), name)
+        return found
+
+
+STAGES = (
+    Stage("ingest", "pipeline.ingest:ingest", (), ("lake", "kis", "ingest")),
+    Stage("features", "pipeline.features:features", ("ingest",), ("features", "labels")),
+    Stage("tune", "pipeline.learn:tune", ("features",), ("split", "train", "search")),
+    Stage("train", "pipeline.learn:train", ("features",), ("split", "train"), ("tune",)),
+    Stage("predict", "pipeline.learn:predict", ("features", "train"), ("predict",)),
+    Stage("backtest", "pipeline.backtest.stage:backtest", ("ingest", "predict"), ("backtest",)),
+    Stage("report", "pipeline.report:report", ("ingest", "features", "train", "predict", "backtest"), ("report",), ("tune",)),
+)
+BY_NAME = {stage.name: stage for stage in STAGES}
+
+
+class StageError(Exception):
+    """A stage that cannot be run as asked."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Say what would happen to a stage; `key` is None when it depends on stages that have to run first."""
+
+    stage: Stage
+    key: str | None
+    manifest: dict[str, Any] | None
+    why: str
+
+
+def wanted(last: Sequence[str], *, tune: bool) -> list[Stage]:
+    """Return the stages that lead to `last`, in the order of the table; `tune` joins when it is asked for."""
+    names = set(last) | ({"tune"} if tune else set())
+    for stage in reversed(STAGES):
+        if stage.name in names:
+            names |= set(stage.needs)
+    return [stage for stage in STAGES if stage.name in names]
+
+
+def parts(stage: Stage, config: Config, inputs: dict[str, dict[str, Any]], device: str) -> dict[str, Any]:
+    """Return what the stage's key is made of; `inputs` are the manifests of the stages that it reads."""
+    return {
+        "stage": stage.name,
+        "sections": {name: getattr(config, name).keyed() for name in stage.sections},
+        "inputs": {name: manifest["content"] for name, manifest in inputs.items()},
+        "device": device,
+        "code": code_digest(stage.function.split(":")[0]),
+        "versions": versions(),
+    }
+
+
+class Runner:
+    """Run stages or say what would run."""
+
+    def __init__(self, config: Config, cluster: Cluster, emit: Emit) -> None:
+        self.config, self.cluster, self.emit = config, cluster, emit
+        self.store = Store(Path(config.run.data).absolute() / "stages")
+        self.lake = config.lake.model_copy(update={"path": str(Path(config.lake.path).absolute())})
+
+    def plan(self, stages: Sequence[Stage]) -> Iterator[Planned]:
+        """Yield for each stage whether it would be reused or run, and why."""
+        known: dict[str, dict[str, Any]] = {}
+        for stage in stages:
+            reads = self._reads(stage, stages)
+            missing = [name for name in reads if name not in known]
+            if missing:
+                yield Planned(stage, None, None, f"{' and '.join(missing)} would run first")
+                continue
+            key, made_of, manifest = self._look(stage, known)
+            if manifest is None:
+                yield Planned(stage, key, None, self._difference(stage, made_of))
+            else:
+                known[stage.name] = manifest
+                yield Planned(stage, key, manifest, f"made {manifest['made']} with the same sections, inputs, code and versions")
+
+    def run(self, stages: Sequence[Stage], named: Callable[[str], None] = lambda name: None) -> dict[str, dict[str, Any]]:
+        """Run or reuse the stages in order; return their manifests, each with its `directory` and whether it was `reused`.
+
+        `named` is told the name of each stage before its events come.
+        """
+        done: dict[str, dict[str, Any]] = {}
+        for stage in stages:
+            named(stage.name)
+            inputs = {name: done[name] for name in self._reads(stage, stages)}
+            key, made_of, manifest = self._look(stage, inputs)
+            reused = manifest is not None
+            if manifest is None:
+                manifest = self._make(stage, key, made_of, inputs)
+            directory = self.store.path(stage.name, key)
+            done[stage.name] = {**manifest, "directory": str(directory), "reused": reused}
+            self.emit("stage", state="reused" if reused else "done", key=key, seconds=manifest["seconds"], rows=manifest.get("rows"))
+        return done
+
+    def _reads(self, stage: Stage, stages: Sequence[Stage]) -> list[str]:
+        present = {s.name for s in stages}
+        return [*stage.needs, *(name for name in stage.optional if name in present)]
+
+    def _look(self, stage: Stage, inputs: dict[str, dict[str, Any]]) -> tuple[str, dict[str, Any], dict[str, Any] | None]:
+        made_of = parts(stage, self.config, inputs, self.cluster.device)
+        key = digest_of(made_of)
+        manifest = self.store.done(stage.name, key) if self.config.run.cache_enabled else None
+        if manifest is not None and (self.store.path(stage.name, key) / RECEIPT).exists():
+            receipt = Receipt.load(self.store.path(stage.name, key))
+            if receipt.lake != self.lake.path or not receipt.current():
+                manifest = None  # the lake lost or changed what the receipt names
+        return key, made_of, manifest
+
+    def _make(self, stage: Stage, key: str, made_of: dict[str, Any], inputs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        sections = [self.lake if name == "lake" else getattr(self.config, name) for name in stage.sections]
+        with self.store.writing(stage.name, key) as out, _Peak() as peak:
+            self.emit("stage", state="started", key=key)
+            directories = {name: Path(manifest["directory"]) for name, manifest in inputs.items()}
+            start = time.perf_counter()
+            result = stage.call()(Job(out, directories, self.cluster, self.emit), *sections)
+            seconds = time.perf_counter() - start
+            return self.store.finish(
+                stage.name,
+                key,
+                {
+                    **result,
+                    "key": key,
+                    "made_of": made_of,
+                    "made": time.strftime("%Y-%m-%d %H:%M:%S%z"),
+                    "seconds": round(seconds, 3),
+                    "peak_memory_mb": peak.mb,
+                },
+            )
+
+    def _difference(self, stage: Stage, made_of: dict[str, Any]) -> str:
+        """Say what changed since the stage's latest result."""
+        found = sorted((self.store.root / stage.name).glob("*/manifest.json"), key=lambda p: p.stat().st_mtime)
+        if not found:
+            return "never made"
+        before = read_json(found[-1])["made_of"]
+        changed = [f"{path} {old!r} -> {new!r}" for path, old, new in _changes(before, made_of)]
+        return "changed: " + "; ".join(changed[:6]) if changed else "its directory or the lake is no longer what the manifest says"
+
+
+def _changes(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _changes(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+    elif old != new:
+        yield path.removeprefix("sections."), old, new
+
+
+class _Peak:
+    """Measure the peak memory (resident set, MB) of this process and its descendants while a block runs."""
+
+    def __enter__(self) -> _Peak:
+        self.mb = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        me = psutil.Process()
+        while True:
+            total = 0
+            for process in [me, *me.children(recursive=True)]:
+                try:
+                    total += process.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue
+            self.mb = max(self.mb, round(total / 1e6, 1))
+            if self._stop.wait(0.2):
+                return

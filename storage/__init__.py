@@ -1,0 +1,1 @@
+"""What lasts: tables, stage directories and their names. Knows bytes and versions; no market, no models."""

@@ -1,0 +1,122 @@
+"""Arrow schemas of the lake's tables, with the unit of each column in its metadata, and the digest that names their content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+TS = pa.timestamp("us", tz="UTC")
+
+
+def _field(name: str, kind: pa.DataType, unit: str = "") -> pa.Field:
+    return pa.field(name, kind, metadata={"unit": unit} if unit else None)
+
+
+BARS = pa.schema(
+    [
+        _field("symbol", pa.string()),
+        _field("venue", pa.string()),
+        _field("interval", pa.string()),
+        _field("ts", TS, "end of the bar, UTC"),
+        _field("open", pa.float64(), "KRW, raw; NaN = not traded"),
+        _field("high", pa.float64(), "KRW, raw; NaN = not traded"),
+        _field("low", pa.float64(), "KRW, raw; NaN = not traded"),
+        _field("close", pa.float64(), "KRW, raw"),
+        _field("volume", pa.float64(), "shares"),
+        _field("turnover", pa.float64(), "KRW; null = unknown to the source"),
+        _field("source", pa.string()),
+        _field("ingested_at", TS, "UTC"),
+    ]
+)
+ACTIONS = pa.schema(
+    [
+        _field("symbol", pa.string()),
+        _field("ex_date", pa.date32(), "first day on the new basis, KST"),
+        _field("kind", pa.string()),
+        _field("factor", pa.float64(), "previous close / base price"),
+        _field("source", pa.string()),
+        _field("ingested_at", TS, "UTC"),
+    ]
+)
+SYMBOLS = pa.schema(
+    [
+        _field("symbol", pa.string()),
+        _field("name", pa.string()),
+        _field("market", pa.string()),
+        _field("sector", pa.string()),
+        _field("kind", pa.string()),
+        _field("listed", pa.date32()),
+        _field("delisted", pa.date32()),
+        _field("shares", pa.float64(), "shares"),
+        _field("halted", pa.bool_()),
+        _field("administrative", pa.bool_()),
+        _field("as_of", pa.date32()),
+        _field("source", pa.string()),
+        _field("ingested_at", TS, "UTC"),
+    ]
+)
+QUARANTINE = pa.schema(
+    [
+        _field("source", pa.string()),
+        _field("file", pa.string()),
+        _field("line", pa.int64(), "1-based; -1 = unknown"),
+        _field("symbol", pa.string()),
+        _field("interval", pa.string()),
+        _field("ts", TS, "end of the bar, UTC"),
+        _field("reason", pa.string()),
+        _field("row", pa.string(), "the text as it came"),
+        _field("ingested_at", TS, "UTC"),
+    ]
+)
+SCHEMAS = {"bars": BARS, "actions": ACTIONS, "symbols": SYMBOLS, "quarantine": QUARANTINE}
+KEYS: dict[str, tuple[str, ...]] = {
+    "bars": ("symbol", "interval", "ts", "venue", "source"),
+    "actions": ("symbol", "ex_date", "kind", "source"),
+    "symbols": ("symbol", "as_of", "source"),
+    "quarantine": ("source", "file", "line", "symbol", "interval", "ts", "reason"),
+}
+
+
+def content_digest(table: pa.Table, keys: Sequence[str] = ()) -> str:
+    """Return 32 hexadecimal digits that name the rows of a table.
+
+    The same for any row order (rows are sorted by `keys` first), chunking, file layout and time of ingestion (the column `ingested_at`
+    is left out). All NaN count as one; a null differs from NaN.
+    """
+    names = [n for n in table.column_names if n != "ingested_at"]
+    table = table.select(names)
+    if keys and table.num_rows > 1:
+        table = table.sort_by([(k, "ascending") for k in keys])
+    total = hashlib.sha256()
+    for name in sorted(names):
+        column = table.column(name).combine_chunks()
+        kind = column.type
+        if isinstance(column, pa.ChunkedArray):  # an empty column stays chunked
+            column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], kind)
+        total.update(f"{name}:{kind}:{len(column)}".encode())
+        total.update(pc.is_null(column).cast(pa.uint8()).to_numpy(zero_copy_only=False).tobytes())
+        total.update(_bytes(column))
+    return total.hexdigest()[:32]
+
+
+def _bytes(column: pa.Array) -> bytes:
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _bytes(column.cast(kind.value_type))
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        text = pc.fill_null(column, "").cast(pa.large_string())
+        lengths = pc.utf8_length(text).to_numpy(zero_copy_only=False)
+        return bytes(lengths.astype("int64").tobytes()) + "".join(text.to_pylist()).encode()
+    if pa.types.is_floating(kind):
+        values = pc.fill_null(column, 0.0).to_numpy(zero_copy_only=False)
+        values = values + 0.0  # -0.0 and 0.0 are one value; a fresh array
+        values[values != values] = float("nan")
+        return bytes(values.tobytes())
+    if pa.types.is_boolean(kind):
+        column = column.cast(pa.uint8())
+    elif pa.types.is_temporal(kind):
+        column = column.cast(pa.int64() if column.type.bit_width == 64 else pa.int32())
+    return bytes(pc.fill_null(column, 0).to_numpy(zero_copy_only=False).tobytes())

@@ -1,0 +1,51 @@
+"""The baseline that a network has to beat: ridge regression on the last bar of a window, in closed form."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+_CHUNK = 1 << 16
+
+
+class Ridge(nn.Module):
+    """Score windows (B, L, F) -> (B,) by a linear function of the last bar."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(n_features))
+        self.register_buffer("bias", torch.zeros(()))
+
+    def shape(self) -> dict[str, int]:
+        return {"n_features": int(self.weight.shape[0])}
+
+    def forward(self, x_BLF: torch.Tensor) -> torch.Tensor:
+        return x_BLF[:, -1] @ self.weight + self.bias
+
+    def fit(self, x_NF: NDArray[np.float32], target_N: NDArray[np.float32], rows_W: NDArray[np.int64], penalty: float) -> Self:
+        """Solve (X'X / n + penalty I) w = X'y / n over centred rows, in float64, a chunk of rows at a time.
+
+        The penalty is a window's, so that it means the same for any number of rows; the intercept is not penalised (Hoerl and Kennard 1970).
+        """
+        n, width = len(rows_W), x_NF.shape[1]
+        cross, moment = np.zeros((width, width)), np.zeros(width)
+        mean = np.zeros(width)
+        y_mean = float(target_N[rows_W].mean(dtype=np.float64))
+        for a in range(0, n, _CHUNK):
+            mean += x_NF[rows_W[a : a + _CHUNK]].sum(axis=0, dtype=np.float64)
+        mean /= n
+        for a in range(0, n, _CHUNK):
+            x = x_NF[rows_W[a : a + _CHUNK]] - mean
+            cross += x.T @ x
+            moment += x.T @ (target_N[rows_W[a : a + _CHUNK]] - y_mean)
+        weight = np.linalg.lstsq(cross / n + penalty * np.eye(width), moment / n, rcond=None)[0]
+        self.weight.copy_(torch.from_numpy(weight))
+        self.bias.copy_(torch.tensor(y_mean - float(weight @ mean)))
+        return self
