@@ -6,6 +6,7 @@ process never holds a CUDA context.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import os
@@ -15,6 +16,7 @@ from typing import Any, Literal
 
 import dask
 from distributed import Client, LocalCluster
+from distributed.core import rpc
 
 from storage.emit import Emit, silent
 from storage.section import Section, setting
@@ -98,6 +100,7 @@ class Cluster:
     def _connect(self) -> Client:
         where = self.section.address
         try:
+            asyncio.run(_answers(where, self.section.timeout_s))
             client = self._stack.enter_context(Client(where, timeout=self.section.timeout_s))
         except (OSError, TimeoutError, ValueError) as error:
             raise ClusterError(
@@ -154,6 +157,13 @@ class Cluster:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+async def _answers(address: str, timeout_s: float) -> None:
+    """Ask the scheduler who it is. A Client would wait for ever for a peer that accepts the connection and says nothing."""
+    async with asyncio.timeout(timeout_s):
+        async with rpc(address) as scheduler:
+            await scheduler.identity()
 
 
 def _importable(root: str) -> None:

@@ -9,26 +9,25 @@ import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import dotenv
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from storage.lake import LakeSection
 from storage.section import Section, setting
-from training.predict import PredictSection
-from training.search import SearchSection
+from training.search.section import SearchSection
+from training.section import PredictSection, TrainSection
 from training.splits import SplitSection
-from training.trainer import TrainSection
 
 from . import krx
-from .backtest import BacktestSection
+from .backtest.section import BacktestSection
 from .cluster import ClusterSection
 from .features import FeatureSection
 from .ingest import IngestSection
-from .kis.client import KisSection
+from .kis.section import KisSection
 from .labels import LabelSection
 from .report import ReportSection
 
@@ -197,3 +196,30 @@ def _sentence(error: Any, origin: dict[str, str]) -> str:
     if error["type"] == "extra_forbidden":
         return f"{path}: unknown key ({where}){_nearest(path)}"
     return f"{path}: {error['msg'][:1].lower()}{error['msg'][1:]}, got {error['input']!r} ({where})"
+
+
+def template() -> str:
+    """Return configs/base.yaml: every key with its default, unit and range. `ingest.end` is the one value that is no default."""
+    lines = ["# Every key with its default. `python scripts/config.py > configs/base.yaml` writes this file anew from the sections."]
+
+    def walk(model: type[BaseModel], indent: str) -> None:
+        for name, field in model.model_fields.items():
+            kind = field.annotation
+            remark = f"{indent}# {field.description}"
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                lines.extend([*([""] if not indent else []), remark, f"{indent}{name}:"])
+                walk(kind, indent + "  ")
+                continue
+            choices = _choices(kind)
+            lines.append(remark + (f" ({' | '.join(choices)})" if choices and not all(c in remark for c in choices) else ""))
+            default = field.get_default(call_default_factory=True)
+            value = "today" if (indent, name) == ("  ", "end") else default
+            plain = TypeAdapter(Any).dump_python(value, mode="json")
+            lines.append(f"{indent}{name}: {'' if plain is None else yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=1000).removesuffix('...' + chr(10)).strip()}")
+
+    walk(Config, "")
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _choices(kind: Any) -> list[str]:
+    return [str(c) for c in get_args(kind)] if get_origin(kind) is Literal else []

@@ -96,8 +96,9 @@ class Runner:
 
     def __init__(self, config: Config, cluster: Cluster, emit: Emit) -> None:
         self.config, self.cluster, self.emit = config, cluster, emit
-        self.store = Store(Path(config.run.data).absolute() / "stages")
-        self.lake = config.lake.model_copy(update={"path": str(Path(config.lake.path).absolute())})
+        data = Path(config.run.data).absolute()
+        self.store = Store(data / "stages")
+        self.lake = config.lake.model_copy(update={"path": str(Path(config.lake.path or data / "lake").absolute())})
 
     def plan(self, stages: Sequence[Stage]) -> Iterator[Planned]:
         """Yield for each stage whether it would be reused or run, and why."""

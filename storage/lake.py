@@ -40,7 +40,7 @@ class LakeError(Exception):
 class LakeSection(Section):
     """Where the market data is kept."""
 
-    path: str = setting("data/lake", "folder of the Delta tables", unit="path", runtime=True)
+    path: str = setting("", "folder of the Delta tables; empty = lake/ in run.data", unit="path", runtime=True)
 
 
 def group_of(symbol: str, interval: str) -> int:

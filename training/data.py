@@ -6,6 +6,7 @@ A window is named by the row at which it ends; a batch is a copy of the L rows u
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ class DataError(Exception):
 
 @dataclass(frozen=True)
 class Columns:
-    """Name what a feature stage offers and which label is learned; `largest_horizon` is over all its labels, in bars."""
+    """Name what a feature stage offers and the label to learn; `largest_horizon` is over all its labels, in bars."""
 
     interval: str
     features: tuple[str, ...]
@@ -66,7 +67,7 @@ def read_columns(directory: Path, target: str = "auto") -> Columns:
 
 
 def check_columns(expected: Sequence[str], got: Sequence[str], where: Path) -> None:
-    """Refuse features that are not, in this order, those with which a model was trained; DataError names the first difference."""
+    """Refuse features that are not, in this order, those of a model; DataError names the first difference."""
     if list(expected) == list(got):
         return
     missing = [name for name in expected if name not in got]
@@ -114,12 +115,17 @@ def read_panel(directory: Path, columns: Columns) -> Panel:
     """Read all blocks of a feature stage into one matrix; DataError when a block is missing, malformed or unsorted."""
     paths = sorted((Path(directory) / "blocks").glob("*.parquet"))
     segments = sorted((s for path in paths for s in _segments(path)), key=lambda s: s.symbol)
-    for one, two in zip(segments, segments[1:]):
+    for one, two in itertools.pairwise(segments):
         if one.symbol == two.symbol:
-            raise DataError(f"expected each symbol once, got {one.symbol} in {one.path} and again in {two.path}; make the features again")
+            raise DataError(
+                f"expected each symbol once, got {one.symbol} in {one.path} and again in {two.path}; make the "
+                "features again"
+            )
     rows = sum(s.stop - s.start for s in segments)
     if rows == 0:
-        raise DataError(f"expected rows in {Path(directory) / 'blocks'}, got {len(paths)} files without any; check the ingest stage")
+        raise DataError(
+            f"expected rows in {Path(directory) / 'blocks'}, got {len(paths)} files without any; check the ingest stage"
+        )
     panel = Panel(
         symbols=tuple(s.symbol for s in segments),
         features=columns.features,
@@ -136,7 +142,9 @@ def read_panel(directory: Path, columns: Columns) -> Panel:
     bad = np.flatnonzero((step <= 0) & (np.diff(panel.symbol_N) == 0))
     if bad.size:
         symbol = panel.symbols[panel.symbol_N[bad[0]]]
-        raise DataError(f"expected bars sorted by time without repeats, got a step back in symbol {symbol}; make the features again")
+        raise DataError(
+            f"expected bars sorted by time without repeats, got a step back in symbol {symbol}; make the features again"
+        )
     return panel
 
 
@@ -159,7 +167,9 @@ def _fill(panel: Panel, path: Path, columns: Columns, places: list[tuple[_Segmen
     wanted = ["ts", columns.target, columns.end, *columns.features]
     missing = [name for name in wanted if name not in pq.read_schema(path).names]
     if missing:
-        raise DataError(f"expected columns {', '.join(missing)} in {path}, which columns.json names; make the features again")
+        raise DataError(
+            f"expected columns {', '.join(missing)} in {path}, which columns.json names; make the features again"
+        )
     table = pq.read_table(path, columns=wanted)
 
     def copy(name: str, target: NDArray[Any], null: float) -> None:
@@ -198,7 +208,7 @@ def run_lengths(known_N: NDArray[np.bool_], symbol_N: NDArray[np.int32]) -> NDAr
 
 
 def window_ends(panel: Panel, known_N: NDArray[np.bool_], length: int) -> NDArray[np.int64]:
-    """Return the rows (W,) that end a window of `length` complete bars inside one symbol; DataError when there is none."""
+    """Return the rows (W,) that end `length` complete bars inside one symbol; DataError when there is none."""
     runs_N = run_lengths(known_N, panel.symbol_N)
     ends_W = np.flatnonzero(runs_N >= length)
     if ends_W.size == 0:
@@ -207,7 +217,8 @@ def window_ends(panel: Panel, known_N: NDArray[np.bool_], length: int) -> NDArra
         share = ", ".join(f"{panel.features[f]} ({np.isfinite(panel.x_NF[:, f]).mean():.0%} known)" for f in poor)
         raise DataError(
             f"expected a symbol with {length} complete bars in a row, got at most {int(runs_N[best])} "
-            f"({panel.symbols[panel.symbol_N[best]]}); shorten train.window, ingest a longer history, or drop the sparsest features: {share}"
+            f"({panel.symbols[panel.symbol_N[best]]}); shorten train.window, ingest a longer history, or drop the "
+            f"sparsest features: {share}"
         )
     return ends_W
 
@@ -220,7 +231,8 @@ def _copy_windows(x_NF: NDArray[np.float32], end_B: NDArray[np.int64], out_BLF: 
                 out_BLF[b, t, f] = x_NF[first + t, f]
 
 
-# Serial on purpose: trials may gather from several threads of a worker, and the copy is below 1 % of a training step on a CPU.
+# Serial on purpose: trials may gather from several threads of a worker, and the copy is below 1 % of a training step on
+# a CPU.
 copy_windows = numba.njit(nogil=True, cache=True)(_copy_windows)
 
 

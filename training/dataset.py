@@ -27,8 +27,8 @@ from .targets import Kind, choose_kind, shuffle, transform
 class Dataset:
     """Hold one panel ready for training; nothing in it changes afterwards, so trials may share it.
 
-    panel.x_NF is scaled. target_N float32: what is learned; NaN outside training and validation, where the label is not known or where
-    it was purged. known_N: all features finite. counts: rows for each split and reason.
+    panel.x_NF is scaled. target_N float32: what is learned; NaN outside training and validation, where the label is not
+    known or where it was purged. known_N: all features finite. counts: rows for each split and reason.
     """
 
     columns: Columns
@@ -44,12 +44,14 @@ class Dataset:
     def windows(self, split: int, length: int) -> NDArray[np.int64]:
         """Return the rows (W,) that end a window of a split and have a target; SplitError when there is none."""
         ends_W = window_ends(self.panel, self.known_N, length)
-        ends_W = ends_W[(self.split_N[ends_W] == split) & np.isfinite(self.target_N[ends_W])]
+        keep_W: NDArray[np.bool_] = (self.split_N[ends_W] == split) & np.isfinite(self.target_N[ends_W])
+        ends_W = ends_W[keep_W]
         if ends_W.size == 0:
             name = next(k for k, v in NAMES.items() if v == split)
             raise SplitError(
                 f"expected windows of {length} complete bars with a known label in the {name} split, got none "
-                f"(rows: {self.counts}); ingest a longer history, shorten train.window or move the boundaries of split.*"
+                f"(rows: {self.counts}); ingest a longer history, shorten train.window or move the boundaries of "
+                "split.*"
             )
         return ends_W
 
@@ -70,15 +72,18 @@ class Dataset:
 
     def fingerprint(self, train: TrainSection) -> str:
         """Name everything on which a fit depends: settings, columns, boundaries, scaled rows and targets."""
-        sums = [zlib.crc32(np.ascontiguousarray(a).data) for a in (self.panel.x_NF, self.target_N, self.panel.ts_N, self.known_N)]
+        sums = [
+            zlib.crc32(np.ascontiguousarray(a).data)
+            for a in (self.panel.x_NF, self.target_N, self.panel.ts_N, self.known_N)
+        ]
         return digest_of([train.keyed(), self.columns_json(), self.splits_json(), self.scaler.to_json(), sums])
 
 
 def prepare(directory: Path, split: SplitSection, train: TrainSection, emit: Emit) -> Dataset:
     """Read a feature stage, split it by time, fit the scaler on training rows only and make targets.
 
-    Columns without a finite value in training rows are dropped and named in the log. Infinite features count as NaN; a window needs every
-    feature of every bar. DataError or SplitError when nothing is left to learn from.
+    Columns without a finite value in training rows are dropped and named in the log. Infinite features count as NaN; a
+    window needs every feature of every bar. DataError or SplitError when nothing is left to learn from.
     """
     columns = read_columns(directory, train.target)
     panel = read_panel(directory, columns)
@@ -100,7 +105,8 @@ def prepare(directory: Path, split: SplitSection, train: TrainSection, emit: Emi
     emit(
         "log",
         level="info",
-        text=f"{len(panel.symbols)} symbols, {len(panel.ts_N):,} rows, {len(panel.features)} features, label {columns.target} ({kind}"
+        text=f"{len(panel.symbols)} symbols, {len(panel.ts_N):,} rows, {len(panel.features)} features, label "
+        f"{columns.target} ({kind}"
         f"{', shuffled' if train.shuffle_labels else ''}); rows by split: {counts}",
     )
     return Dataset(columns, panel, scaler, splits, kind, split_N, target_N, known_N, counts)
@@ -108,13 +114,14 @@ def prepare(directory: Path, split: SplitSection, train: TrainSection, emit: Emi
 
 def drop_empty(panel: Panel, fit_N: NDArray[np.bool_], emit: Emit) -> None:
     """Drop features without a finite value in the rows `fit_N`, naming them in the log; DataError when none is left."""
-    keep_F = np.isfinite(panel.x_NF[fit_N]).any(axis=0)
+    keep_F: NDArray[np.bool_] = np.asarray(np.isfinite(panel.x_NF[fit_N]).any(axis=0))
     if keep_F.all():
         return
     gone = [name for name, keep in zip(panel.features, keep_F) if not keep]
     if not keep_F.any():
         raise DataError(
-            f"expected at least one feature with a value in the training rows, got only NaN in all {len(gone)} ({', '.join(gone)}); "
+            f"expected at least one feature with a value in the training rows, got only NaN in all {len(gone)} "
+            f"({', '.join(gone)}); "
             "ingest a longer history or choose features with a shorter warm-up"
         )
     emit("log", level="warning", text=f"features without any value in the training rows are dropped: {', '.join(gone)}")
@@ -128,8 +135,10 @@ def _check_labels(panel: Panel, y_N: NDArray[np.float32], split_N: NDArray[np.in
         if not np.isfinite(y_N[rows]).any():
             before = int(np.isfinite(panel.y_N[rows]).sum())
             raise DataError(
-                f"expected known labels {columns.target} in the {name} split, got {int(rows.sum())} rows of which {before} have a label and "
-                f"none is left after purging; shorten the label's horizon, ingest a longer history or move the boundaries of split.*"
+                f"expected known labels {columns.target} in the {name} split, got {int(rows.sum())} rows of which "
+                f"{before} have a label and "
+                "none is left after purging; shorten the label's horizon, ingest a longer history or move the "
+                "boundaries of split.*"
             )
 
 

@@ -1,7 +1,7 @@
 """How good scores are: information coefficients by time, and what their mean is worth.
 
-Shapes: N rows, S sections. A section is what is compared at once: one timestamp of a whole market, or a run of timestamps where there
-are too few symbols.
+Shapes: N rows, S sections. A section is what is compared at once: one timestamp of a whole market, or a run of
+timestamps where there are too few symbols.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ Floats = NDArray[np.float32] | NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sections:
-    """Assign rows to sections: code_N int64 in 0..S-1, ts_S int64 the last timestamp of each, `timestamps` how many one section pools."""
+    """Assign rows to sections.
+
+    code_N : int64 in 0..S-1;  ts_S : int64, last timestamp of each section;  timestamps : how many a section pools
+    """
 
     code_N: NDArray[np.int64]
     ts_S: NDArray[np.int64]
@@ -29,10 +32,10 @@ class Sections:
 
 
 def make_sections(ts_N: NDArray[np.int64], min_names: int) -> Sections:
-    """Cut rows (N,) in any order into sections of k consecutive timestamps, k = ceil(min_names / median rows a timestamp).
+    """Cut rows (N,) in any order into sections of k consecutive timestamps.
 
-    With a market of at least `min_names` symbols k is 1. Where it is larger, coefficients compare rows of different times as well: they
-    then measure timing, not only selection.
+    k = ceil(min_names / median rows a timestamp). With a market of at least `min_names` symbols k is 1. Where it is
+    larger, coefficients compare rows of different times as well: they then measure timing, not only selection.
     """
     if len(ts_N) == 0:
         return Sections(np.empty(0, np.int64), np.empty(0, np.int64), 1)
@@ -62,7 +65,7 @@ def average_ranks(values_N: Floats, code_N: NDArray[np.int64]) -> NDArray[np.flo
 
 
 def correlations(a_N: Floats, b_N: Floats, code_N: NDArray[np.int64], n_codes: int) -> NDArray[np.float64]:
-    """Return Pearson's correlation (S,) of a and b within each code; NaN below 3 rows or where one of them is constant."""
+    """Return Pearson's correlation (S,) within each code; NaN below 3 rows or where a or b is constant."""
     n_S = np.bincount(code_N, minlength=n_codes).astype(np.float64)
 
     def centred(values_N: Floats) -> NDArray[np.float64]:
@@ -83,7 +86,9 @@ def _constant(values_N: Floats, code_N: NDArray[np.int64], n_codes: int) -> NDAr
     """Say exactly (sums of squares cannot) in which codes all values are the same."""
     some_S = np.zeros(n_codes, values_N.dtype)
     some_S[code_N] = values_N
-    return np.bincount(code_N, values_N != some_S[code_N], n_codes) == 0
+    varied_S = np.zeros(n_codes, np.bool_)
+    varied_S[code_N[values_N != some_S[code_N]]] = True
+    return ~varied_S
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,8 @@ class Coefficients:
 def information_coefficients(score_N: Floats, y_N: Floats, sections: Sections) -> Coefficients:
     """Compare scores and labels (N,) within each section; rows in which one is NaN are left out.
 
-    IC is Pearson's and rank IC Spearman's correlation with average ranks for ties (Grinold and Kahn, Active Portfolio Management).
+    IC is Pearson's and rank IC Spearman's correlation with average ranks for ties (Grinold and Kahn, Active Portfolio
+    Management).
     """
     ok = np.isfinite(score_N) & np.isfinite(y_N)
     score, y, code, n = score_N[ok], y_N[ok], sections.code_N[ok], len(sections.ts_S)
@@ -112,8 +118,8 @@ def information_coefficients(score_N: Floats, y_N: Floats, sections: Sections) -
 def newey_west_t(values_S: Floats, lags: int) -> float:
     """Return the t statistic of the mean with autocorrelation up to `lags`; NaN below 3 values or without variance.
 
-    variance = (g_0 + 2 sum_j (1 - j / (lags + 1)) g_j) / n with g_j the j-th autocovariance divided by n (Newey and West 1987, Bartlett
-    weights). NaN values are left out first.
+    variance = (g_0 + 2 sum_j (1 - j / (lags + 1)) g_j) / n with g_j the j-th autocovariance divided by n (Newey and
+    West 1987, Bartlett weights). NaN values are left out first.
     """
     x = np.asarray(values_S, np.float64)
     x = x[np.isfinite(x)]
@@ -128,8 +134,9 @@ def newey_west_t(values_S: Floats, lags: int) -> float:
 
 
 def summary(coefficients: Coefficients, lags: int) -> dict[str, float | int | None]:
-    """Sum up sections: the means, ICIR = mean / deviation of the rank IC, its Newey-West t, the share above zero, how many there were.
+    """Sum up sections by the figures that reports show.
 
+    icir = mean / deviation of the rank IC; t_newey_west is that of its mean; hit_rate = share of sections above zero.
     Figures that cannot be computed are None. n_days counts sections with a rank IC.
     """
     rank = coefficients.rank_ic_S[np.isfinite(coefficients.rank_ic_S)]

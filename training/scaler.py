@@ -32,8 +32,9 @@ class Scaler:
     ) -> Self:
         """Measure each feature (N, F) on the rows (N,) given, ignoring NaN.
 
-        standard: mean and deviation. robust: median and interquartile range / 1.349 (the deviation of a normal variable); the deviation
-        where more than half of the values are equal. A constant feature gets scale 1. A feature must be finite somewhere in the rows.
+        standard: mean and deviation. robust: median and interquartile range / 1.349 (the deviation of a normal
+        variable); the deviation where more than half of the values are equal. A constant feature gets scale 1. A
+        feature must be finite somewhere in the rows.
         """
         center, scale = np.empty(len(features)), np.empty(len(features))
         for f in range(len(features)):

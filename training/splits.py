@@ -27,12 +27,21 @@ class SplitError(Exception):
 class SplitSection(Section):
     """Where training ends and testing begins."""
 
-    train_fraction: float = setting(0.7, "share of the distinct timestamps, the oldest, for training", unit="ratio", gt=0, lt=1)
-    valid_fraction: float = setting(0.15, "share that follows, for early stopping; the rest is the test", unit="ratio", gt=0, lt=1)
-    valid_start: date | None = setting(None, "first day of validation instead of train_fraction; midnight UTC lies between Korean sessions")
+    train_fraction: float = setting(
+        0.7, "share of the distinct timestamps, the oldest, for training", unit="ratio", gt=0, lt=1
+    )
+    valid_fraction: float = setting(
+        0.15, "share that follows, for early stopping; the rest is the test", unit="ratio", gt=0, lt=1
+    )
+    valid_start: date | None = setting(
+        None, "first day of validation instead of train_fraction; midnight UTC lies between Korean sessions"
+    )
     test_start: date | None = setting(None, "first day of the test instead of valid_fraction")
     embargo: int | None = setting(
-        None, "timestamps left out before each boundary, at least the longest label; unset = the longest label", unit="bars", ge=0
+        None,
+        "timestamps left out before each boundary, at least the longest label; unset = the longest label",
+        unit="bars",
+        ge=0,
     )
 
     @model_validator(mode="after")
@@ -48,7 +57,10 @@ class SplitSection(Section):
 
 @dataclass(frozen=True)
 class Splits:
-    """Hold the boundaries: train < train_end <= gap < valid_start <= valid < valid_end <= gap < test_start <= test, microseconds UTC."""
+    """Hold the boundaries, microseconds UTC.
+
+    train < train_end <= gap < valid_start <= valid < valid_end <= gap < test_start <= test
+    """
 
     train_end: int
     valid_start: int
@@ -65,10 +77,10 @@ class Splits:
         return out_N
 
     def purged(self, split_N: NDArray[np.int8], end_N: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Say which rows (N,) of training and validation have a label that ends at or after the start of the next part."""
-        late_train = (split_N == TRAIN) & (end_N >= self.valid_start)
-        late_valid = (split_N == VALID) & (end_N >= self.test_start)
-        return late_train | late_valid
+        """Say which rows (N,) of training and validation have a label that ends when the next part has begun."""
+        late_N: NDArray[np.bool_] = (split_N == TRAIN) & (end_N >= self.valid_start)
+        late_N |= (split_N == VALID) & (end_N >= self.test_start)
+        return late_N
 
     def to_json(self) -> dict[str, Any]:
         """Return the boundaries as microseconds and, for readers, as text."""
@@ -82,7 +94,10 @@ class Splits:
 
 
 def make_splits(ts_N: NDArray[np.int64], section: SplitSection, largest_horizon: int) -> Splits:
-    """Choose boundaries over the distinct timestamps of rows (N,); SplitError when the embargo is too short or a part stays empty."""
+    """Choose boundaries over the distinct timestamps of rows (N,).
+
+    SplitError when the embargo is shorter than `largest_horizon` bars or a part stays empty.
+    """
     embargo = largest_horizon if section.embargo is None else section.embargo
     if embargo < largest_horizon:
         raise SplitError(
@@ -92,7 +107,9 @@ def make_splits(ts_N: NDArray[np.int64], section: SplitSection, largest_horizon:
     stamps = np.unique(ts_N)
     n = len(stamps)
     if section.valid_start and section.test_start:
-        valid, test = (int(np.searchsorted(stamps, microseconds(day))) for day in (section.valid_start, section.test_start))
+        valid, test = (
+            int(np.searchsorted(stamps, microseconds(day))) for day in (section.valid_start, section.test_start)
+        )
     else:
         valid, test = int(n * section.train_fraction), int(n * (section.train_fraction + section.valid_fraction))
     sizes = {"train": valid - embargo, "valid": test - valid - embargo, "test": n - test}
@@ -100,7 +117,8 @@ def make_splits(ts_N: NDArray[np.int64], section: SplitSection, largest_horizon:
     if empty:
         span = f"from {_text(stamps[0])} to {_text(stamps[-1])}" if n else "none"
         raise SplitError(
-            f"expected timestamps in every split, got none for {', '.join(empty)}: {n} timestamps ({span}), validation from number {valid}, "
+            f"expected timestamps in every split, got none for {', '.join(empty)}: {n} timestamps ({span}), "
+            f"validation from number {valid}, "
             f"test from number {test}, embargo {embargo}; ingest a longer history or move the boundaries of split.*"
         )
     return Splits(

@@ -15,19 +15,21 @@ _CLIP = 5.0
 
 
 def choose_kind(asked: Literal["auto", "rank", "excess", "return"], ts_N: NDArray[np.int64]) -> Kind:
-    """Resolve auto: the return itself where a timestamp has on median fewer than 10 rows, since ranks among few say little."""
+    """Resolve auto: the return where a timestamp has on median fewer than 10 rows, else the rank."""
     if asked != "auto":
         return asked
     counts = np.unique(ts_N, return_counts=True)[1]
     return "return" if len(counts) == 0 or float(np.median(counts)) < FEW_SYMBOLS else "rank"
 
 
-def transform(kind: Kind, y_N: NDArray[np.float32], ts_N: NDArray[np.int64], fit_N: NDArray[np.bool_]) -> NDArray[np.float32]:
+def transform(
+    kind: Kind, y_N: NDArray[np.float32], ts_N: NDArray[np.int64], fit_N: NDArray[np.bool_]
+) -> NDArray[np.float32]:
     """Turn forward returns (N,) into targets (N,) of about unit variance; NaN stays NaN.
 
-    rank: the average rank within the timestamp, from -sqrt(3) to sqrt(3); NaN where a timestamp has one row.
-    excess: return minus the timestamp's mean; return: minus the mean of the rows `fit_N` (training). Both are divided by the deviation
-    of the rows `fit_N` and clipped at 5, so that one limit-up run does not rule the loss.
+    rank: the average rank within the timestamp, from -sqrt(3) to sqrt(3); NaN where a timestamp has one row. excess:
+    return minus the timestamp's mean; return: minus the mean of the rows `fit_N` (training). Both are divided by the
+    deviation of the rows `fit_N` and clipped at 5, so that one limit-up run does not rule the loss.
     """
     out_N = np.full(len(y_N), np.nan, np.float32)
     rows = np.flatnonzero(np.isfinite(y_N))

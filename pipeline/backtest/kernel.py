@@ -1,7 +1,7 @@
 """The portfolio engine: one loop over sessions that keeps cash and shares to the won.
 
-The only file of the backtest that knows Numba. Everything that needs a calendar, a tick table or a tax law arrives as a matrix, so the
-loop holds nothing but the order of events. The rules are written out in docs/order-semantics.md.
+The only file of the backtest that knows Numba. Everything that needs a calendar, a tick table or a tax law arrives as
+a matrix, so the loop holds nothing but the order of events. The rules are written out in docs/order-semantics.md.
 
 Shapes: T sessions, S symbols, N trades.
 """
@@ -33,8 +33,8 @@ COLUMNS = ("t", "s", "side", "shares", "value", "commission", "tax", "reason", "
 class Ledger(NamedTuple):
     """What the engine leaves: one row a session, one row a trade; money in KRW.
 
-    equity_T, cash_T, gross_T : (T,) int64 after the close; traded_T, commission_T, tax_T : (T,) int64 during the session;
-    positions_T : (T,) int64; trades_NC : (N, 10) int64, see COLUMNS; price_N : (N,) float64 KRW a share.
+    equity_T, cash_T, gross_T : (T,) int64 after the close; traded_T, commission_T, tax_T : (T,) int64 during the
+    session; positions_T : (T,) int64; trades_NC : (N, 10) int64, see COLUMNS; price_N : (N,) float64 KRW a share.
     """
 
     equity_T: Longs
@@ -48,19 +48,16 @@ class Ledger(NamedTuple):
     price_N: Floats
 
 
-@register_jitable
 def won(amount: float) -> int:
     """Round to whole won, half up."""
-    return int(math.floor(amount + 0.5 + WON_GRACE))
+    return math.floor(amount + 0.5 + WON_GRACE)
 
 
-@register_jitable
 def fee(value: int, rate: int) -> int:
     """Return value * rate / RATE truncated to whole won, exact for any int64 value."""
     return (value // RATE) * rate + (value % RATE) * rate // RATE
 
 
-@register_jitable
 def affordable(cash: int, price: float, rate: int) -> int:
     """Return the most shares whose value and commission `cash` pays for."""
     n = int((cash + 2) / (price * (1.0 + rate / RATE))) + 1
@@ -69,13 +66,17 @@ def affordable(cash: int, price: float, rate: int) -> int:
     return n
 
 
+for _function in (won, fee, affordable):
+    register_jitable(_function)
+
+
 def _simulate(
     buy_TS: Floats,
     sell_TS: Floats,
     room_TS: Longs,
     close_TS: Floats,
     factor_TS: Floats,
-    tax_TS: Ints,
+    tax_TS: Longs,
     weight_TS: Floats,
     order_TS: Ints,
     decide_T: Bools,
@@ -106,11 +107,11 @@ def _simulate(
             if factor == 1.0:
                 continue
             last[s] = last[s] / factor
-            target[s] = int(math.floor(target[s] * factor + SHARE_GRACE))
+            target[s] = math.floor(target[s] * factor + SHARE_GRACE)
             if shares[s] > 0:
                 exact = shares[s] * factor
-                whole = int(math.floor(exact + SHARE_GRACE))
-                paid = int(math.floor(max(exact - whole, 0.0) * last[s] + WON_GRACE))
+                whole = math.floor(exact + SHARE_GRACE)
+                paid = math.floor(max(exact - whole, 0.0) * last[s] + WON_GRACE)
                 realised = paid - basis[s] if whole == 0 else 0
                 basis[s] = 0 if whole == 0 else basis[s] - paid
                 shares[s] = whole
@@ -135,7 +136,18 @@ def _simulate(
             commission_T[t] += commission
             tax_T[t] += tax
             reason = REBALANCE if target[s] > 0 else EXIT
-            trades_NC[n] = (t, s, SELL, quantity, value, commission, tax, reason, value - commission - tax - cost, shares[s])
+            trades_NC[n] = (
+                t,
+                s,
+                SELL,
+                quantity,
+                value,
+                commission,
+                tax,
+                reason,
+                value - commission - tax - cost,
+                shares[s],
+            )
             price_N[n] = price
             n += 1
 
@@ -172,7 +184,18 @@ def _simulate(
                     traded_T[t] += value
                     commission_T[t] += commission
                     tax_T[t] += tax
-                    trades_NC[n] = (t, s, DELISTED, shares[s], value, commission, tax, GONE, value - commission - tax - basis[s], 0)
+                    trades_NC[n] = (
+                        t,
+                        s,
+                        DELISTED,
+                        shares[s],
+                        value,
+                        commission,
+                        tax,
+                        GONE,
+                        value - commission - tax - basis[s],
+                        0,
+                    )
                     price_N[n] = last[s]
                     n += 1
                 shares[s], target[s], basis[s] = 0, 0, 0
@@ -186,14 +209,24 @@ def _simulate(
             for s in range(S):
                 weight = weight_TS[t, s]
                 alive = delist_S[s] > t and last[s] > 0.0
-                target[s] = int(math.floor(equity * weight / last[s] + SHARE_GRACE)) if alive and weight > 0.0 else 0
+                target[s] = math.floor(equity * weight / last[s] + SHARE_GRACE) if alive and weight > 0.0 else 0
                 order[s] = order_TS[t, s]
-    return equity_T, cash_T, gross_T, traded_T, commission_T, tax_T, positions_T, trades_NC[:n].copy(), price_N[:n].copy()
+    return (
+        equity_T,
+        cash_T,
+        gross_T,
+        traded_T,
+        commission_T,
+        tax_T,
+        positions_T,
+        trades_NC[:n].copy(),
+        price_N[:n].copy(),
+    )
 
 
 _TYPES = (
-    "(float64[:,::1], float64[:,::1], int64[:,::1], float64[:,::1], float64[:,::1], int32[:,::1], float64[:,::1], int32[:,::1], "
-    "boolean[::1], int64[::1], float64[::1], int64, int64)"
+    "(float64[:,::1], float64[:,::1], int64[:,::1], float64[:,::1], float64[:,::1], int64[:,::1], float64[:,::1], "
+    "int32[:,::1], boolean[::1], int64[::1], float64[::1], int64, int64)"
 )
 _compiled = njit(_TYPES, nogil=True, cache=True)(_simulate)
 
@@ -205,7 +238,7 @@ def simulate(
     room_TS: Longs,
     close_TS: Floats,
     factor_TS: Floats,
-    tax_TS: Ints,
+    tax_TS: Longs,
     weight_TS: Floats,
     order_TS: Ints,
     decide_T: Bools,
@@ -216,12 +249,13 @@ def simulate(
 ) -> Ledger:
     """Trade target weights through the sessions and return the ledger, the same bits on every run.
 
-    buy_TS, sell_TS : (T, S) float64 KRW, the price at which an order of session t fills; NaN = cannot be traded on that side.
-    room_TS : (T, S) int64, most shares an order may take. close_TS : (T, S) float64 raw KRW, NaN = no bar (the last one is carried).
-    factor_TS : (T, S) float64, shares after / shares before on the session of a corporate action, else 1.
-    tax_TS : (T, S) int32, sale tax in 1e-7. weight_TS : (T, S) float64, shares of equity wanted after the close of t, read where
-    decide_T is true. order_TS : (T, S) int32, the symbols in the order in which they buy. delist_S : (S,) int64, session whose
-    close ends the symbol, >= T for never. last_S : (S,) float64 KRW, last close before the first session or NaN.
+    buy_TS, sell_TS : (T, S) float64 KRW, the price at which an order of session t fills; NaN = cannot be traded on
+    that side. room_TS : (T, S) int64, most shares an order may take. close_TS : (T, S) float64 raw KRW, NaN = no bar
+    (the last one is carried). factor_TS : (T, S) float64, shares after / shares before on the session of a corporate
+    action, else 1. tax_TS : (T, S) int64, sale tax in 1e-7. weight_TS : (T, S) float64, shares of equity wanted after
+    the close of t, read where decide_T is true. order_TS : (T, S) int32, the symbols in the order in which they buy.
+    delist_S : (S,) int64, session whose close ends the symbol, >= T for never. last_S : (S,) float64 KRW, last close
+    before the first session or NaN.
 
     A decision at t sees closes up to and including t and fills from t + 1 on.
     """
@@ -230,4 +264,6 @@ def simulate(
     if len(shapes) != 1:
         raise ValueError(f"expected one (sessions, symbols) shape for all inputs of the engine, got {sorted(shapes)}")
     flat = (decide_T, delist_S, last_S)
-    return Ledger(*_compiled(*map(np.ascontiguousarray, matrices), *map(np.ascontiguousarray, flat), capital, commission_rate))
+    return Ledger(
+        *_compiled(*map(np.ascontiguousarray, matrices), *map(np.ascontiguousarray, flat), capital, commission_rate)
+    )

@@ -1,7 +1,9 @@
-"""What an equity curve says about itself. Formulas and sources stand with each number; too little data gives None and a reason.
+"""What an equity curve says about itself. Formulas and sources stand with each number; too little data gives None and
+a reason.
 
-A figure that a short sample cannot carry is not computed: a year's return from three weeks or a Sharpe ratio of ten sessions reads as
-knowledge and is none. Returns are simple returns of one session, close to close; the risk-free rate is taken as zero.
+A figure that a short sample cannot carry is not computed: a year's return from three weeks or a Sharpe ratio of ten
+sessions reads as knowledge and is none. Returns are simple returns of one session, close to close; the risk-free rate
+is taken as zero.
 
 Shapes: T sessions.
 """
@@ -56,21 +58,28 @@ def drawdown(equity_T: Floats) -> Floats:
     return np.asarray(equity_T / np.maximum.accumulate(equity_T) - 1.0, np.float64)
 
 
-def performance(equity_T: Floats, days_T: Days, benchmark_T: Floats | None = None) -> tuple[dict[str, Any], dict[str, str]]:
+def performance(
+    equity_T: Floats, days_T: Days, benchmark_T: Floats | None = None
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the numbers of a curve and the reasons for those that are None.
 
     equity_T, benchmark_T : (T,) KRW after each close. days_T : (T,) dates.
 
     total_return = E_T / E_0 - 1; annual_return = (E_T / E_0)^(year / n) - 1; volatility = sd(r, ddof 1) sqrt(year);
-    sharpe = mean(r) / sd(r) sqrt(year) (Sharpe 1994) and its standard error sqrt((1 + s^2 / 2) / n) sqrt(year) with s per session
-    (Lo 2002, independent returns); sortino = mean(r) / sqrt(mean(min(r, 0)^2)) sqrt(year) (Sortino and Price 1994);
-    max_drawdown = min(E / running max - 1); calmar = annual_return / |max_drawdown| (Young 1991).
+    sharpe = mean(r) / sd(r) sqrt(year) (Sharpe 1994) and its standard error sqrt((1 + s^2 / 2) / n) sqrt(year) with s
+    per session (Lo 2002, independent returns); sortino = mean(r) / sqrt(mean(min(r, 0)^2)) sqrt(year) (Sortino and
+    Price 1994); max_drawdown = min(E / running max - 1); calmar = annual_return / |max_drawdown| (Young 1991).
     """
     sheet = Sheet()
     r = returns(equity_T)
     n, year = len(r), sessions_a_year(days_T)
     sheet.values |= {"sessions": len(equity_T), "sessions_a_year": year}
-    sheet.values |= {"first_day": str(days_T[0]), "last_day": str(days_T[-1]), "start_equity": float(equity_T[0]), "end_equity": float(equity_T[-1])}
+    sheet.values |= {
+        "first_day": str(days_T[0]),
+        "last_day": str(days_T[-1]),
+        "start_equity": float(equity_T[0]),
+        "end_equity": float(equity_T[-1]),
+    }
     few = f"needs at least {LEAST_FOR_RISK} returns, got {n}"
     few_year = f"needs at least {LEAST_FOR_YEAR} returns to speak of a year, got {n}"
     growth = float(equity_T[-1] / equity_T[0])
@@ -87,7 +96,11 @@ def performance(equity_T: Floats, days_T: Days, benchmark_T: Floats | None = Non
     sheet.put("sharpe", sharpe * math.sqrt(year) if moving else None, why)
     sheet.put("sharpe_standard_error", math.sqrt((1 + sharpe**2 / 2) / n * year) if moving else None, why)
     down = math.sqrt(float(np.mean(np.minimum(r, 0.0) ** 2))) if risky else math.nan
-    sheet.put("sortino", mean / down * math.sqrt(year) if risky and down > FLAT else None, few if not risky else "no session lost money")
+    sheet.put(
+        "sortino",
+        mean / down * math.sqrt(year) if risky and down > FLAT else None,
+        few if not risky else "no session lost money",
+    )
     sheet.put("best_session", float(r.max()) if n else None, "needs at least one return")
     sheet.put("worst_session", float(r.min()) if n else None, "needs at least one return")
     sheet.put("positive_sessions", float(np.mean(r > 0)) if risky else None, few)
@@ -107,7 +120,11 @@ def performance(equity_T: Floats, days_T: Days, benchmark_T: Floats | None = Non
         for name in ("drawdown_peak", "drawdown_trough", "drawdown_recovered"):
             sheet.values[name], sheet.reasons[name] = None, "equity never fell"
     annual = sheet.values["annual_return"]
-    sheet.put("calmar", annual / -deepest if annual is not None and deepest < 0 else None, few_year if annual is None else "equity never fell")
+    sheet.put(
+        "calmar",
+        annual / -deepest if annual is not None and deepest < 0 else None,
+        few_year if annual is None else "equity never fell",
+    )
     if benchmark_T is not None:
         _against(sheet, r, benchmark_T, year)
     return sheet.values, sheet.reasons
@@ -132,14 +149,20 @@ def _against(sheet: Sheet, r: Floats, benchmark_T: Floats, year: int) -> None:
     )
     sheet.put("benchmark_max_drawdown", float(drawdown(benchmark_T).min()))
     spread_b = float(np.std(b, ddof=1)) if risky else 0.0
-    sheet.put("benchmark_sharpe", float(b.mean()) / spread_b * math.sqrt(year) if spread_b > FLAT else None, few if not risky else "does not vary")
+    sheet.put(
+        "benchmark_sharpe",
+        float(b.mean()) / spread_b * math.sqrt(year) if spread_b > FLAT else None,
+        few if not risky else "does not vary",
+    )
     moving = spread_b > FLAT
     beta = float(np.cov(r, b, ddof=1)[0, 1]) / spread_b**2 if moving else None
     why = few if not risky else "the benchmark does not vary"
     sheet.put("beta", beta, why)
     sheet.put("alpha", (float(r.mean()) - beta * float(b.mean())) * year if beta is not None else None, why)
     both = moving and float(np.std(r)) > FLAT
-    sheet.put("correlation", float(np.corrcoef(r, b)[0, 1]) if both else None, why if not moving else "returns do not vary")
+    sheet.put(
+        "correlation", float(np.corrcoef(r, b)[0, 1]) if both else None, why if not moving else "returns do not vary"
+    )
     active = r - b
     error = float(np.std(active, ddof=1)) if risky else 0.0
     sheet.put("tracking_error", error * math.sqrt(year) if risky else None, few)
@@ -159,9 +182,10 @@ def trading(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Return what trading cost and how often it paid.
 
-    traded_T : (T,) KRW bought and sold in a session; costs : KRW by kind; realised : profit of each closed position after costs, KRW.
-    turnover of a session is half of what was traded over the equity before it; turnover_a_year is its mean times the sessions of a year;
-    hit_rate is the share of closed positions that made money; exposure is the mean of invested value over equity.
+    traded_T : (T,) KRW bought and sold in a session; costs : KRW by kind; realised : profit of each closed position
+    after costs, KRW. turnover of a session is half of what was traded over the equity before it; turnover_a_year is
+    its mean times the sessions of a year; hit_rate is the share of closed positions that made money; exposure is the
+    mean of invested value over equity.
     """
     sheet = Sheet()
     n = len(equity_T) - 1
@@ -176,8 +200,14 @@ def trading(
     sheet.values |= {"trades": trades, "closed_positions": len(closed)}
     none = "no position was closed"
     sheet.put("hit_rate", float(np.mean(closed > 0)) if len(closed) else None, none)
-    sheet.put("mean_profit", float(closed[closed > 0].mean()) if (closed > 0).any() else None, "no closed position made money")
-    sheet.put("mean_loss", float(closed[closed <= 0].mean()) if (closed <= 0).any() else None, "no closed position lost money" if len(closed) else none)
+    sheet.put(
+        "mean_profit", float(closed[closed > 0].mean()) if (closed > 0).any() else None, "no closed position made money"
+    )
+    sheet.put(
+        "mean_loss",
+        float(closed[closed <= 0].mean()) if (closed <= 0).any() else None,
+        "no closed position lost money" if len(closed) else none,
+    )
     total = sum(costs.values())
     start = float(equity_T[0])
     gain = float(equity_T[-1]) - start + total
@@ -189,13 +219,17 @@ def trading(
 
 
 def turnover(traded_T: Floats, equity_T: Floats) -> Floats:
-    """Return half of what was traded in each session over the equity after the session before; (T,), zero at the first."""
+    """Return half of what was traded in each session over the equity after the session before; (T,), zero at the
+    first.
+    """
     before = np.concatenate([equity_T[:1], equity_T[:-1]])
-    return np.divide(traded_T / 2.0, before, out=np.zeros(len(equity_T)), where=before > 0)
+    return np.asarray(np.divide(traded_T / 2.0, before, out=np.zeros(len(equity_T)), where=before > 0), np.float64)
 
 
 def monthly(equity_T: Floats, days_T: Days) -> list[tuple[int, int, float]]:
-    """Return (year, month, return) for each calendar month; the first starts at the first equity, others at the last of the month before."""
+    """Return (year, month, return) for each calendar month; the first starts at the first equity, others at the last
+    of the month before.
+    """
     months = days_T.astype("datetime64[M]")
     out, before = [], float(equity_T[0])
     for month in np.unique(months):

@@ -1,14 +1,14 @@
-"""From scores to target weights: who is held after which close, and the threshold that a time-series portfolio holds above.
+"""From scores to target weights: who is held after which close, and the threshold that a time-series portfolio holds
+above.
 
 Shapes: T sessions, S symbols.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from .kernel import RATE, Bools, Floats, Ints, Ledger, simulate
 from .market import Market
@@ -30,7 +30,9 @@ class Targets(NamedTuple):
 
 
 class Threshold(NamedTuple):
-    """Hold the score above which a symbol is held, and how it was found: the tried value and the equity that it would have ended with."""
+    """Hold the score above which a symbol is held, and how it was found: the tried value and the equity that it would
+    have ended with.
+    """
 
     value: float
     tried: tuple[tuple[float, int], ...]
@@ -45,7 +47,9 @@ def resolved_mode(section: BacktestSection, symbols: int) -> str:
 
 
 def decisions(score_TS: Floats, every: int) -> Bools:
-    """Return the sessions that end with a decision: every n-th from the first, unless it has no score or no session follows."""
+    """Return the sessions that end with a decision: every n-th from the first, unless it has no score or no session
+    follows.
+    """
     T = len(score_TS)
     decide_T = np.zeros(T, bool)
     decide_T[: T - 1 : every] = True
@@ -54,7 +58,9 @@ def decisions(score_TS: Floats, every: int) -> Bools:
 
 
 def top_k(score_TS: Floats, k: int, every: int) -> Targets:
-    """Want 1/k of equity in each of the k best scores; with fewer than k scores the rest stays cash. NaN = not eligible."""
+    """Want 1/k of equity in each of the k best scores; with fewer than k scores the rest stays cash. NaN = not
+    eligible.
+    """
     order_TS, decide_T = _ranked(score_TS), decisions(score_TS, every)
     weight_TS = np.zeros_like(score_TS)
     for t in np.flatnonzero(decide_T):
@@ -90,28 +96,38 @@ def trade(market: Market, targets: Targets, section: BacktestSection) -> Ledger:
 
 
 def fit_threshold(market: Market, score_TS: Floats, sleeves: int, section: BacktestSection) -> Threshold:
-    """Try the deciles of the validation scores with the same engine and costs, and take the one that ends with the most money.
+    """Try the deciles of the validation scores with the same engine and costs, and take the one that ends with the
+    most money.
 
-    market, score_TS : the validation sessions, which end before the traded ones begin. Ties take the higher threshold, which trades less.
-    Fewer than 20 sessions or scores decide nothing: the threshold is then the median score, or 0 without any.
+    market, score_TS : the validation sessions, which end before the traded ones begin. Ties take the higher
+    threshold, which trades less. Fewer than 20 sessions or scores decide nothing: the threshold is then the median
+    score, or 0 without any.
     """
     known = score_TS[np.isfinite(score_TS)]
     if len(score_TS) < 20 or known.size < 20:
         middle = float(np.median(known)) if known.size else 0.0
-        return Threshold(middle, (), f"validation has {len(score_TS)} sessions and {known.size} scores, fewer than 20: their median is used")
+        return Threshold(
+            middle,
+            (),
+            f"validation has {len(score_TS)} sessions and {known.size} scores, fewer than 20: their median is used",
+        )
     tried = []
     for value in np.unique(np.quantile(known, DECILES)):
         ledger = trade(market, above(score_TS, float(value), sleeves, section.rebalance), section)
         tried.append((float(value), int(ledger.equity_T[-1])))
     best = max(tried, key=lambda pair: (pair[1], pair[0]))
-    return Threshold(best[0], tuple(tried), f"most money at the end of {len(score_TS)} validation sessions, of {len(tried)} values tried")
+    return Threshold(
+        best[0],
+        tuple(tried),
+        f"most money at the end of {len(score_TS)} validation sessions, of {len(tried)} values tried",
+    )
 
 
 def benchmark(market: Market, capital: int) -> Floats:
     """Return what an equal-weight portfolio of all symbols is worth after each close, rebalanced daily, without costs.
 
-    (T,) float64 KRW, `capital` after the first close. Returns are adjusted for corporate actions and carried over halts (zero); a
-    symbol counts from its second close to its delisting.
+    (T,) float64 KRW, `capital` after the first close. Returns are adjusted for corporate actions and carried over
+    halts (zero); a symbol counts from its second close to its delisting.
     """
     price_TS, base_TS = market.carried_TS, market.base_TS
     alive_TS = np.arange(len(price_TS))[:, None] <= market.delist_S[None, :]
@@ -126,10 +142,3 @@ def benchmark(market: Market, capital: int) -> Floats:
 def _ranked(score_TS: Floats) -> Ints:
     """Return symbols by falling score, ties by symbol, NaN last; np.argsort keeps NaN at the end."""
     return np.argsort(-score_TS, axis=1, kind="stable").astype(np.int32)
-
-
-def grid(values: npt.NDArray[Any], rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp], shape: tuple[int, int]) -> Floats:
-    """Lay long-format values out as a matrix of that shape, NaN where there is none; a later row wins over an earlier one."""
-    out = np.full(shape, np.nan)
-    out[rows, columns] = values
-    return out

@@ -25,7 +25,7 @@ NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 _TIME = r"(?P<hour>\d{1,2}):?(?P<minute>\d{2})(?::?(?P<second>\d{2})(?:\.(?P<fraction>\d{1,9}))?)?\s*(?P<zone>Z|UTC|[+-]\d{2}:?\d{2})?"
 SPELLINGS = (  # 20180102, 201801020930, 20180102T09:30 · 2018-01-02, 2018/1/2, 2018.01.02, 2018. 1. 2., 2018년 1월 2일, each with a time or not
-    r"^\s*(?P<year>\d{4})(?P<month>\d{2})(?P<day>\d{2})(?:\.0+)?(?:[T\s]*" + _TIME + r")?\s*$",
+    r"^\s*(?P<year>(?:19|20)\d{2})(?P<month>\d{2})(?P<day>\d{2})(?:\.0+)?(?:[T\s]*" + _TIME + r")?\s*$",
     r"^\s*(?P<year>\d{4})\s*[-/.년]\s*(?P<month>\d{1,2})\s*[-/.월]\s*(?P<day>\d{1,2})\s*[.일]?(?:[T\s]\s*" + _TIME + r")?\s*$",
 )
 _PYTHON_SPELLINGS = tuple(re.compile(s) for s in SPELLINGS)
@@ -46,7 +46,8 @@ class Times:
     def timed(self) -> Bools:
         """True where the stamp has a time of day other than midnight."""
         readable = ~np.isnat(self.wall)
-        return readable & ((self.wall.astype(np.int64) % DAY_US) != 0)
+        out: Bools = readable & ((self.wall.astype(np.int64) % DAY_US) != 0)
+        return out
 
 
 def numbers(column: pa.ChunkedArray) -> tuple[Floats, Bools]:

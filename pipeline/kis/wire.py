@@ -1,20 +1,20 @@
-"""Pages of KIS into columns and columns into pages: the one place where texts of the wire become numbers, dates and UTC stamps.
+"""Pages of KIS into columns and columns into pages: the one place where texts of the wire become numbers, dates and UTC
+stamps.
 
-The client parses with what the simulator renders with. The calls themselves are tables in `layouts.py`; symbol master files, which are
-fixed-width text and not JSON, are in `master.py`. Nothing here does I/O.
+The client parses with what the simulator renders with. The calls themselves are tables in `layouts.py`; symbol master
+files, which are fixed-width text and not JSON, are in `master.py`. Nothing here does I/O.
 """
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import krx
+from pipeline.kis.columns import Days, Floats, object_of, rows_of
+from pipeline.kis.columns import WireError as WireError
 from pipeline.kis.layouts import (
     DAILY,
     DAILY_ROWS,
@@ -36,118 +36,6 @@ from pipeline.kis.layouts import (
     Tr,
 )
 
-Floats = npt.NDArray[np.float64]
-Days = npt.NDArray[np.datetime64]
-
-_INTEGER = r" *(?:-?[0-9]{1,16})?\n"
-_DECIMAL = r" *(?:-?[0-9]{1,16}(?:\.[0-9]{1,8})?)?\n"
-_PATTERNS = {
-    text: re.compile(f"(?:{pattern})*", re.ASCII)
-    for text, pattern in {
-        "a whole number of at most 16 digits": _INTEGER,
-        "a decimal number": _DECIMAL,
-        "a date YYYYMMDD": r"[0-9]{8}\n",
-        "a time HHMMSS": r"(?:[01][0-9]|2[0-3])[0-5][0-9][0-5][0-9]\n",
-        "Y or N": r"[YN]?\n",
-        "a sign code 1 to 5 or blank": r"[1-5]?\n",
-        "a weekday 01 to 07": r"0[1-7]\n",
-    }.items()
-}
-_EXACT = 2.0**53  # above this a float64 no longer holds every won
-
-
-class WireError(ValueError):
-    """A page that does not follow its layout. Names TR, field, row of the page (-1: no row) and the text found there."""
-
-    def __init__(self, tr: str, field: str, row: int, text: str, expected: str) -> None:
-        super().__init__(tr, field, row, text, expected)
-        self.tr, self.field, self.row, self.text, self.expected = tr, field, row, text, expected
-
-    def __str__(self) -> str:
-        """Say what was expected, what came, where, and what to do."""
-        where = f"{self.tr} {self.field}" + (f" row {self.row}" if self.row >= 0 else "")
-        return f"{where}: expected {self.expected}, got {self.text[:80]!r}; keep the page and quarantine the row"
-
-
-@dataclass(frozen=True)
-class _Page:
-    """The non-empty rows of a page with their numbers in it, read column by column."""
-
-    tr: Tr
-    name: str
-    rows: list[Mapping[str, Any]]
-    numbers: list[int]
-
-    def error(self, field: str, at: int, text: str, expected: str) -> WireError:
-        return WireError(self.tr.tr_id, f"{self.name}.{field}", self.numbers[at], text, expected)
-
-    def texts(self, field: str, expected: str = "") -> list[str]:
-        """Read a column, checked against the pattern named by `expected`; one pass of one regular expression over all of it."""
-        try:
-            column = [row[field] for row in self.rows]
-            joined = "\n".join([*column, ""])
-        except (KeyError, TypeError):
-            for at, row in enumerate(self.rows):
-                if not isinstance(row.get(field), str):
-                    raise self.error(field, at, repr(row.get(field)), "the field with a text in it") from None
-            raise
-        if expected:
-            pattern = _PATTERNS[expected]
-            if pattern.fullmatch(joined) is None or joined.count("\n") != len(column):
-                for at, text in enumerate(column):
-                    if "\n" in text or pattern.fullmatch(text + "\n") is None:
-                        raise self.error(field, at, text, expected)
-        return column
-
-    def numbers_of(self, field: str, *, decimal: bool = False, zero: bool = True) -> Floats:
-        """Read a column of numbers: blank is NaN; with zero=False 0, KIS's word for unknown, is NaN too."""
-        column = self.texts(field, "a decimal number" if decimal else "a whole number of at most 16 digits")
-        try:
-            values = np.array(list(map(float, column)), np.float64)
-        except ValueError:
-            values = np.array([float(text) if text.strip(" ") else np.nan for text in column], np.float64)
-        beyond = np.abs(values) > _EXACT
-        if beyond.any():
-            at = int(beyond.argmax())
-            raise self.error(field, at, column[at], "a number that float64 holds exactly (below 2**53)")
-        if not zero:
-            values[values == 0.0] = np.nan
-        return values
-
-    def dates(self, field: str) -> Days:
-        column = self.texts(field, "a date YYYYMMDD")
-        days = [f"{text[:4]}-{text[4:6]}-{text[6:]}" for text in column]
-        try:
-            return np.array(days, "datetime64[D]")
-        except ValueError:
-            for at, day in enumerate(days):
-                try:
-                    np.datetime64(day, "D")
-                except ValueError:
-                    raise self.error(field, at, column[at], "a date that exists") from None
-            raise
-
-    def flags(self, field: str) -> npt.NDArray[np.bool_]:
-        return np.array([text == "Y" for text in self.texts(field, "Y or N")], bool)
-
-    def signs(self, field: str) -> npt.NDArray[np.int8]:
-        return np.array([int(text or "0") for text in self.texts(field, "a sign code 1 to 5 or blank")], np.int8)
-
-
-def _page(tr: Tr, body: Mapping[str, Any]) -> _Page:
-    rows = body.get(tr.array)
-    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
-        raise WireError(tr.tr_id, tr.array, -1, repr(rows), "an array of objects")
-    kept = [number for number, row in enumerate(rows) if row]
-    return _Page(tr, tr.array, [rows[number] for number in kept], kept)
-
-
-def _summary(tr: Tr, body: Mapping[str, Any]) -> _Page:
-    row = body.get(tr.summary)
-    if not isinstance(row, Mapping):
-        raise WireError(tr.tr_id, tr.summary, -1, repr(row), "an object")
-    return _Page(tr, tr.summary, [row], [-1])
-
 
 def _stamp(days: Days) -> pa.Array:
     return pa.array(krx.session_closes(days)).cast(STAMP)
@@ -158,12 +46,13 @@ def _nullable(values: Floats) -> pa.Array:
 
 
 def parse_daily(body: Mapping[str, Any]) -> pa.Table:
-    """Read a page of FHKST03010100 (period D) into DAILY_ROWS, in the page's order (newest first); empty `{}` rows are left out.
+    """Read a page of FHKST03010100 (period D) into DAILY_ROWS, in the page's order (newest first); empty `{}` rows are
+    left out.
 
-    On days without a trade (mod_yn Y) and where KIS sends 0, open, high and low are NaN and the close is kept. `ts` is the day's
-    scheduled close. Raises WireError.
+    On days without a trade (mod_yn Y) and where KIS sends 0, open, high and low are NaN and the close is kept. `ts` is
+    the day's scheduled close. Raises WireError.
     """
-    page = _page(DAILY, body)
+    page = rows_of(DAILY, body)
     days = page.dates("stck_bsop_date")
     close = page.numbers_of("stck_clpr", zero=False)
     volume, untraded = page.numbers_of("acml_vol"), page.flags("mod_yn")
@@ -192,12 +81,14 @@ def parse_daily(body: Mapping[str, Any]) -> pa.Table:
 
 
 def parse_minutes(body: Mapping[str, Any], tr: Tr = MINUTES_PAST) -> pa.Table:
-    """Read a page of FHKST03010200 or FHKST03010230 (the same rows; `tr` is for messages) into MINUTE_ROWS, newest first.
+    """Read a page of FHKST03010200 or FHKST03010230 (the same rows; `tr` is for messages) into MINUTE_ROWS, newest
+    first.
 
-    A label is the start of its minute, so that `ts` is label + 1 minute; the label of the closing auction equals the scheduled close
-    and stays (153000 -> 15:30:00 KST). `cumulative` becomes a minute's own turnover in `minute_bars`. Raises WireError.
+    A label is the start of its minute, so that `ts` is label + 1 minute; the label of the closing auction equals the
+    scheduled close and stays (153000 -> 15:30:00 KST). `cumulative` becomes a minute's own turnover in `minute_bars`.
+    Raises WireError.
     """
-    page = _page(tr, body)
+    page = rows_of(tr, body)
     days = page.dates("stck_bsop_date")
     labels = page.texts("stck_cntg_hour", "a time HHMMSS")
     seconds = np.array([int(t[:2]) * 3600 + int(t[2:4]) * 60 + int(t[4:]) for t in labels], "timedelta64[s]")
@@ -215,11 +106,12 @@ def parse_minutes(body: Mapping[str, Any], tr: Tr = MINUTES_PAST) -> pa.Table:
 
 
 def minute_bars(rows: pa.Table) -> pa.Table:
-    """Put MINUTE_ROWS of whole days of one symbol (pages concatenated, any order) in order, with each minute's own `turnover`.
+    """Put MINUTE_ROWS of whole days of one symbol (pages concatenated, any order) in order, with each minute's own
+    `turnover`.
 
-    Rows that repeat a stamp are dropped (pages overlap at their borders). The turnover of a day's first row is its cumulative value;
-    it is null where `cumulative` is NaN or falls, since then a row is missing or wrong. Columns: MINUTE_ROWS without `cumulative`,
-    plus turnover (KRW), oldest first.
+    Rows that repeat a stamp are dropped (pages overlap at their borders). The turnover of a day's first row is its
+    cumulative value; it is null where `cumulative` is NaN or falls, since then a row is missing or wrong. Columns:
+    MINUTE_ROWS without `cumulative`, plus turnover (KRW), oldest first.
     """
     rows = rows.sort_by("ts")
     ts = rows["ts"].to_numpy()
@@ -234,7 +126,7 @@ def minute_bars(rows: pa.Table) -> pa.Table:
 
 def parse_index(body: Mapping[str, Any]) -> pa.Table:
     """Read a page of FHKUP03500100 into INDEX_ROWS, newest first. Raises WireError."""
-    page = _page(INDEX_DAILY, body)
+    page = rows_of(INDEX_DAILY, body)
     days = page.dates("stck_bsop_date")
     fields = ("bstp_nmix_oprc", "bstp_nmix_hgpr", "bstp_nmix_lwpr", "bstp_nmix_prpr")
     prices = [page.numbers_of(field, decimal=True, zero=False) for field in fields]
@@ -243,8 +135,9 @@ def parse_index(body: Mapping[str, Any]) -> pa.Table:
 
 
 def parse_investors(body: Mapping[str, Any]) -> pa.Table:
-    """Read FHKST01010900 into INVESTOR_ROWS, newest first; before a day's close its flows are blank and null. Raises WireError."""
-    page = _page(INVESTORS, body)
+    """Read FHKST01010900 into INVESTOR_ROWS, newest first; before a day's close its flows are blank and null. Raises
+    WireError."""
+    page = rows_of(INVESTORS, body)
     days = page.dates("stck_bsop_date")
     arrays = [pa.array(days), _stamp(days), page.numbers_of("stck_clpr", zero=False), page.numbers_of("prdy_vrss")]
     arrays += [page.signs("prdy_vrss_sign"), *(_nullable(page.numbers_of(field)) for field in FLOWS)]
@@ -252,17 +145,19 @@ def parse_investors(body: Mapping[str, Any]) -> pa.Table:
 
 
 def parse_holidays(body: Mapping[str, Any]) -> pa.Table:
-    """Read a page of CTCA0903R into HOLIDAY_ROWS, oldest first; `open` says whether the market opens. Raises WireError."""
-    page = _page(HOLIDAYS, body)
+    """Read a page of CTCA0903R into HOLIDAY_ROWS, oldest first; `open` says whether the market opens. Raises
+    WireError."""
+    page = rows_of(HOLIDAYS, body)
     weekday = np.array([int(text) for text in page.texts("wday_dvsn_cd", "a weekday 01 to 07")], np.int8)
     flags = [page.flags(field) for field in ("bzdy_yn", "tr_day_yn", "opnd_yn", "sttl_day_yn")]
     return pa.table([pa.array(page.dates("bass_dt")), weekday, *flags], schema=HOLIDAY_ROWS)
 
 
 def parse_price(body: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Read FHKST01010100: close, open, high, low, base, upper, lower, volume, turnover, shares, tick (KRW, shares; NaN unknown),
-    symbol, status (iscd_stat_cls_code), halted, administrative. None for a symbol that KIS does not know. Raises WireError."""
-    page = _summary(PRICE, body)
+    """Read FHKST01010100: close, open, high, low, base, upper, lower, volume, turnover, shares, tick (KRW, shares; NaN
+    unknown), symbol, status (iscd_stat_cls_code), halted, administrative. None for a symbol that KIS does not know.
+    Raises WireError."""
+    page = object_of(PRICE, body)
     quote: dict[str, Any] = {
         name: float(page.numbers_of(field, zero=name in ("volume", "turnover"))[0]) for field, name in QUOTE.items()
     }
@@ -278,7 +173,7 @@ def parse_stock_info(body: Mapping[str, Any]) -> dict[str, Any]:
 
     listed and delisted are datetime.date or None, shares a float or None, sector an index sector code ("0013").
     """
-    page = _summary(STOCK_INFO, body)
+    page = object_of(STOCK_INFO, body)
 
     def text(field: str) -> str:
         return page.texts(field)[0].strip()
@@ -359,7 +254,8 @@ def render_minutes(rows: pa.Table) -> list[dict[str, str]]:
     days = rows["date"].to_numpy()
     ts = rows["ts"].cast(pa.timestamp("us")).to_numpy()
     label = np.where(ts == krx.session_closes(days), ts, ts - np.timedelta64(1, "m"))
-    # The last full minute and the closing auction end at different stamps (15:20 and 15:30), so that labels stay unique.
+    # The last full minute and the closing auction end at different stamps (15:20 and 15:30), so that labels stay
+    # unique.
     columns = {
         "stck_bsop_date": compact(days),
         "stck_cntg_hour": [

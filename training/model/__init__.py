@@ -1,12 +1,13 @@
 """Models by name: one way to build, save and load them, so that prediction treats all alike.
 
-A model is a torch module that maps windows x_BLF to scores (B,). Its file holds tensors and plain values only and is loaded with
-`weights_only=True`: a checkpoint from somebody else cannot run code.
+A model is a torch module that maps windows x_BLF to scores (B,). Its file holds tensors and plain values only and is
+loaded with `weights_only=True`: a checkpoint from somebody else cannot run code.
 """
 
 from __future__ import annotations
 
 import hashlib
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,14 @@ def load(path: Path) -> dict[str, Any]:
     """Read what `save` wrote, tensors on the CPU; CheckpointError names a file that is missing or damaged."""
     try:
         value = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"expected a checkpoint at {path}, got: {error}; remove its folder and train again") from error
-    except Exception as error:  # torch raises pickle.UnpicklingError and zip errors of several kinds
-        raise CheckpointError(f"expected a checkpoint of tensors at {path}, got: {error}; remove its folder and train again") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"expected a checkpoint of tensors at {path}, got: {error}; remove its folder and train again"
+        ) from error
     if not isinstance(value, dict) or value.get("version") != VERSION:
-        raise CheckpointError(f"expected a checkpoint of version {VERSION} at {path}, got another kind of file; train again")
+        raise CheckpointError(
+            f"expected a checkpoint of version {VERSION} at {path}, got another kind of file; train again"
+        )
     return value
 
 

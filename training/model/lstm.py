@@ -9,10 +9,11 @@ from torch import nn
 
 
 class LSTM(nn.Module):
-    """Score windows (B, L, F) -> (B,): one LSTM layer, softmax attention over its L states, and the last state beside the pooled one.
+    """Score windows (B, L, F) -> (B,).
 
-    Weights come from `seed`, dropout from a generator of the model's own: torch's global generator, which tasks in one process share, is
-    never used.
+    One LSTM layer, softmax attention over its L states, and the last state beside the pooled one. Weights come from
+    `seed`, dropout from a generator of the model's own: nothing depends on torch's global generator, which all tasks in
+    one process share.
     """
 
     def __init__(self, n_features: int, hidden_size: int, dropout: float, seed: int) -> None:

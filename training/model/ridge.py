@@ -29,10 +29,13 @@ class Ridge(nn.Module):
     def forward(self, x_BLF: torch.Tensor) -> torch.Tensor:
         return x_BLF[:, -1] @ self.weight + self.bias
 
-    def fit(self, x_NF: NDArray[np.float32], target_N: NDArray[np.float32], rows_W: NDArray[np.int64], penalty: float) -> Self:
+    def fit(
+        self, x_NF: NDArray[np.float32], target_N: NDArray[np.float32], rows_W: NDArray[np.int64], penalty: float
+    ) -> Self:
         """Solve (X'X / n + penalty I) w = X'y / n over centred rows, in float64, a chunk of rows at a time.
 
-        The penalty is a window's, so that it means the same for any number of rows; the intercept is not penalised (Hoerl and Kennard 1970).
+        The penalty is a window's, so that it means the same for any number of rows; the intercept is not penalised
+        (Hoerl and Kennard 1970).
         """
         n, width = len(rows_W), x_NF.shape[1]
         cross, moment = np.zeros((width, width)), np.zeros(width)

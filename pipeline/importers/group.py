@@ -1,0 +1,140 @@
+"""Read a group of files into rows, and remember how each row was written, for the few that end in quarantine."""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from . import layout as layouts
+from . import rows, text
+from .files import BadFile, Entry, as_text
+from .layout import Layout
+from .rows import Rows
+from .section import QUARANTINE_COLUMNS, ImportSection
+
+SHOWN = 400  # characters of a row that are kept
+Lost = tuple[int, int, str, str]  # file, line, reason, text
+
+
+class Group:
+    """Hold what was read of some files. A file's number is its place in the load; `lost` are lines and files of no use."""
+
+    def __init__(self, section: ImportSection) -> None:
+        self.section = section
+        self.files = 0
+        self.listings: list[pa.Table] = []
+        self.lost: list[Lost] = []
+        self._bodies: dict[Layout, list[text.Body]] = defaultdict(list)
+        self._tables: dict[int, tuple[Layout, pa.Table]] = {}
+        self._lines: dict[tuple[int, int], list[bytes]] = {}
+
+    def read(self, number: int, entry: Entry) -> None:
+        """Read one file; one that cannot be used is noted."""
+        self.files += 1
+        try:
+            if entry.parquet:
+                self._add_table(number, *parquet(entry, self.section))
+            else:
+                self._add_text(number, entry.read())
+        except BadFile as bad:
+            self.refuse(number, bad)
+
+    def refuse(self, number: int, bad: BadFile) -> None:
+        """Note a file of no use."""
+        self.lost.append((number, bad.line, bad.reason, bad.text))
+
+    def rows(self, symbols: rows.Symbols, owner: Callable[[int], int]) -> Rows | None:
+        """Return the rows of all files, those of one layout parsed together; None where there are none."""
+        parts = []
+        for layout, bodies in self._bodies.items():
+            raw = text.parse(layout, bodies)
+            self.lost += raw.lost
+            parts.append(rows.of_table(raw.table, layout, raw.file, raw.line, symbols, owner, self.section))
+        for number, (layout, table) in self._tables.items():
+            file, line = np.full(table.num_rows, number, np.int32), np.arange(1, table.num_rows + 1)
+            parts.append(rows.of_table(table, layout, file, line, symbols, owner, self.section))
+        parts = [part for part in parts if len(part)]
+        return rows.together(parts) if parts else None
+
+    def written(self, number: int, line: int) -> str:
+        """Return how a row was written: the line of a text file, the cells of a Parquet row."""
+        if number in self._tables:
+            row = self._tables[number][1].slice(line - 1, 1).to_pylist()[0]
+            return " ".join(f"{name}={value}" for name, value in row.items())[:SHOWN]
+        for body in (b for bodies in self._bodies.values() for b in bodies):
+            if body.file == number and body.first <= line < body.first + body.lines:
+                key = (number, body.first)
+                if key not in self._lines:
+                    self._lines[key] = body.data.split(b"\n")
+                return self._lines[key][line - body.first].decode()[:SHOWN]
+        return ""
+
+    def quarantine(
+        self, found: Rows | None, fault: npt.NDArray[np.int8], names: Sequence[str], symbol: Callable[[int], str | None]
+    ) -> pa.Table:
+        """Return rows with a fault, and what was lost before, as QUARANTINE without source and ingested_at.
+
+        `symbol` tells what a symbol's number stands for.
+        """
+        out: list[tuple[str | None, int, int, str, str]] = [(None, *lost) for lost in self.lost]
+        if found is not None:
+            for i in np.flatnonzero(fault):
+                place = int(found.file[i]), int(found.line[i])
+                out.append((symbol(int(found.symbol[i])), *place, rows.REASONS[fault[i]], self.written(*place)))
+        columns = {
+            "file": [names[row[1]] for row in out],
+            "line": [row[2] for row in out],
+            "symbol": [row[0] for row in out],
+            "interval": [self.section.interval or None] * len(out),
+            "ts": [None] * len(out),
+            "reason": [row[3] for row in out],
+            "row": [row[4][:SHOWN] for row in out],
+        }
+        return pa.table({f.name: pa.array(columns[f.name], f.type) for f in QUARANTINE_COLUMNS})
+
+    def _add_text(self, number: int, data: bytes) -> None:
+        data, unreadable = as_text(data)
+        self.lost += [(number, line, "undecodable", shown) for line, shown in unreadable]
+        start = data[: layouts.HEAD_BYTES].split(b"\n", layouts.HEAD_LINES)
+        head = [line.decode(errors="ignore") for line in start[: layouts.HEAD_LINES]]
+        layout, skip = layouts.of_text(head, self.section)
+        bodies = text.bodies(number, data, skip)
+        if not bodies:
+            raise BadFile("empty_file", "expected rows of bars, got a header only; download it again or take it out")
+        if layout.kind == "listing":
+            self.listings.append(text.parse(layout, bodies).table)
+        else:
+            self._bodies[layout] += bodies
+
+    def _add_table(self, number: int, layout: Layout, table: pa.Table) -> None:
+        if layout.kind == "listing":
+            self.listings.append(table)
+        else:
+            self._tables[number] = layout, table
+
+
+def parquet(entry: Entry, section: ImportSection) -> tuple[Layout, pa.Table]:
+    """Return the layout of a Parquet file and the columns that it needs, named by role or symbol."""
+    data = entry.read()
+    try:
+        file = pq.ParquetFile(io.BytesIO(data))
+        names = file.schema_arrow.names
+        layout = layouts.of_columns(names, section.columns)
+        if layout is None:
+            raise BadFile("missing_column", layouts.needed([], names))
+        wanted = {names[i]: role for role, i in layout.roles} | {names[i]: symbol for i, symbol in layout.wide}
+        table = file.read(columns=list(wanted))
+    except (pa.ArrowException, OSError) as error:
+        got = "text" if data[:64].isascii() and data.strip() else "other bytes"
+        raise BadFile(
+            "not_parquet", f"expected a Parquet file because of its ending, got {got} ({error}); rename or write it again"
+        ) from error
+    if table.num_rows == 0:
+        raise BadFile("empty_file", "expected rows of bars, got a Parquet file without rows; take it out of the folder")
+    return layout, table.rename_columns([wanted[name] for name in table.column_names])

@@ -1,0 +1,251 @@
+"""Load what lies under a path: files go in groups of whole symbols, each group becomes checked bars, trouble is told as it is met."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import quality
+from storage.emit import Emit, silent
+
+from . import listing, rows
+from .files import Entry, Found, opened
+from .group import Group
+from .names import code_in, company_in, index_in
+from .rows import Rows, Symbols
+from .section import BAR_COLUMNS, QUARANTINE_COLUMNS, FilesError, ImportSection, Loaded
+
+GROUP_BYTES = 64 * 2**20  # of the files that are read together; more costs memory and saves nothing
+TOLD = 5  # files named in a message
+DISAGREE_ROWS, DISAGREE_SHARE = 20, 0.01  # files of one symbol that differ in more of their common rows are no one source
+Numbered = tuple[int, Entry]
+
+
+def load(path: str | Path, section: ImportSection, emit: Emit = silent) -> Iterator[Loaded]:
+    """Read all bars under a file, folder or archive, batch by batch; what cannot be used is in the batches' `quarantined`.
+
+    A batch holds whole symbols where each file holds one symbol; files that hold several are one batch together. Only one adjustment
+    basis is handed over: FilesError when subfolders hold the same symbols, when a column `source` has several values and when files
+    of one symbol disagree. FilesError also when nothing usable is found.
+    """
+    with opened(Path(path)) as found:
+        yield from _Load(section, emit, found, Path(path)).batches()
+
+
+class _Load:
+    """Know what several groups of one load have in common."""
+
+    def __init__(self, section: ImportSection, emit: Emit, found: Found, path: Path) -> None:
+        self.section, self.emit, self.found, self.path = section, emit, found, path
+        self.symbols = Symbols(section.market)
+        self.names = [entry.name for entry in found.entries] + [name for name, _ in found.bad]
+        self.owners: dict[int, str] = {}  # number of a file -> the one symbol that its name tells
+        self.companies: dict[str, str] = {}
+        self.folders: dict[str, set[str]] = defaultdict(set)  # symbol -> folders with bars of it
+        self.bases: set[str] = set()
+        self.listings: list[pa.Table] = []
+        self.reasons: Counter[str] = Counter()
+        self.troubles: list[str] = []
+        self.good = 0
+        self.last = np.datetime64("1900-01-01", "D")
+
+    def batches(self) -> Iterator[Loaded]:
+        self._name_owners()
+        done, total = 0, len(self.found.entries)
+        for i, files in enumerate(self._groups()):
+            group = Group(self.section)
+            if i == 0:
+                for number, (_, bad) in enumerate(self.found.bad, total):
+                    group.refuse(number, bad)
+            for number, entry in files:
+                group.read(number, entry)
+            yield from self._loaded(group)
+            done += len(files)
+            self.emit("progress", done=done, total=total, unit="files")
+        if self.good == 0:
+            raise FilesError(self._nothing())
+        if self.section.listing:
+            self._read_listing(Path(self.section.listing))
+        if self.listings:
+            told = listing.of_listings(self.listings, self.section.market, self.last)
+            empty = BAR_COLUMNS.empty_table(), QUARANTINE_COLUMNS.empty_table()
+            yield Loaded(*empty, told, self.section.market, False, self.section.interval or "1d")
+        if self.found.ignored:
+            kinds = ", ".join(f"{n} {ending or 'without ending'}" for ending, n in self.found.ignored.most_common())
+            self.emit("log", level="info", text=f"files of other kinds under {self.path} were not read: {kinds}")
+
+    def _name_owners(self) -> None:
+        for number, entry in enumerate(self.found.entries):
+            symbol: str | None = entry.stem
+            if self.section.market == "KRX":
+                index = index_in(entry.stem)
+                symbol = index[0] if index else code_in(entry.stem)
+                company = index[1] if index else company_in(entry.stem, symbol) if symbol else None
+                if symbol and company:
+                    self.companies[symbol] = company
+            if symbol:
+                self.owners[number] = symbol
+                self.folders[symbol].add(entry.folder)
+        self._refuse_folders()
+
+    def _groups(self) -> list[list[Numbered]]:
+        """Put files of single symbols, in order of symbol, in groups of about GROUP_BYTES, and all others in one group at the end."""
+        numbered = list(enumerate(self.found.entries))
+        single = sorted((f for f in numbered if f[0] in self.owners), key=lambda f: (self.owners[f[0]], f[0]))
+        several = [f for f in numbered if f[0] not in self.owners]
+        out: list[list[Numbered]] = [[]]
+        size = 0
+        for _, files in groupby(single, key=lambda f: self.owners[f[0]]):
+            if size >= GROUP_BYTES:
+                out.append([])
+                size = 0
+            for file in files:
+                out[-1].append(file)
+                size += file[1].size
+        if several:
+            out.append(several)
+        return [files for files in out if files] or [[]]
+
+    def _owner(self, number: int) -> int:
+        return self.symbols.number(self.owners[number]) if number in self.owners else -1
+
+    def _loaded(self, group: Group) -> Iterator[Loaded]:
+        found = group.rows(self.symbols, self._owner)
+        self.listings += group.listings
+        counts = {"files": group.files, "rows": 0 if found is None else len(found)}
+        fault = np.zeros(0, np.int8)
+        if found is not None:
+            self.bases |= found.basis
+            self._refuse_bases()
+            counts["blank"] = int(found.empty.sum())
+            found = rows.taken(found, ~found.empty)
+            fault = rows.faults(found)
+        by_interval = {} if found is None else rows.intervals(found, self.section)
+        if found is not None and "" in by_interval:
+            fault[np.isin(found.file, by_interval.pop("")) & (fault == 0)] = rows.REASONS.index("unknown_interval")
+        quarantined = group.quarantine(found, fault, self.names, lambda n: self.symbols.names[n] if n >= 0 else None)
+        if found is None or not by_interval:
+            self._note(quarantined)
+            yield Loaded(BAR_COLUMNS.empty_table(), quarantined, None, self.section.market, False, self.section.interval or "1d", counts)
+            return
+        for interval, files in by_interval.items():
+            chosen = rows.taken(found, (fault == 0) & np.isin(found.file, files))
+            yield self._checked(group, chosen, interval, quarantined, counts)
+            quarantined, counts = QUARANTINE_COLUMNS.empty_table(), {}
+
+    def _checked(self, group: Group, chosen: Rows, interval: str, quarantined: pa.Table, counts: dict[str, int]) -> Loaded:
+        ts = rows.ends(chosen, interval, self.section)
+        table = rows.bars(chosen, ts, self.symbols, interval, self.section, self.names)
+        good, bad = quality.check(table, market=self.section.market)
+        good = good.cast(BAR_COLUMNS)
+        files = {name: number for number, name in enumerate(self.names)}
+        written = [group.written(files[f], n) for f, n in zip(bad["file"].to_pylist(), bad["line"].to_pylist())]
+        bad = bad.set_column(bad.column_names.index("row"), "row", pa.array(written, pa.string()))
+        counts |= {
+            "duplicate": table.num_rows - good.num_rows - bad.num_rows,
+            "unsorted": int(((np.diff(ts) < 0) & (np.diff(chosen.file) == 0) & (np.diff(chosen.symbol) == 0)).sum()),
+            "padded": self.symbols.padded,
+        }
+        self._refuse_disagreement(bad, counts["duplicate"])
+        self._note_folders(chosen)
+        quarantined = pa.concat_tables([quarantined, bad.select(QUARANTINE_COLUMNS.names).cast(QUARANTINE_COLUMNS)])
+        self._note(quarantined)
+        self.good += good.num_rows
+        told = None
+        if good.num_rows:
+            told = self._symbol_rows(good, chosen)
+            self.last = max(self.last, told["as_of"].to_numpy().max())
+        no_range = bool(good.num_rows) and all(pc.all(pc.is_nan(good[name])).as_py() for name in ("open", "high", "low"))
+        return Loaded(good, quarantined, told, self.section.market, no_range, interval, counts)
+
+    def _symbol_rows(self, good: pa.Table, chosen: Rows) -> pa.Table:
+        latest = good.group_by("symbol").aggregate([("ts", "max")]).sort_by("symbol")
+        zone = "Asia/Seoul" if self.section.market == "KRX" else self.section.timezone
+        day = pc.local_timestamp(latest["ts_max"].cast(pa.timestamp("us", tz=zone))).to_numpy()
+        day = (day.astype("datetime64[us]") - np.timedelta64(1, "us")).astype("datetime64[D]")  # midnight ends the day before
+        told = listing.last_said(chosen, self.symbols)
+        return listing.of_bars(latest["symbol"].to_pylist(), day, self.companies, told)
+
+    def _read_listing(self, path: Path) -> None:
+        with opened(path) as found:
+            group = Group(self.section)
+            for number, entry in enumerate(found.entries):
+                group.read(number, entry)
+        if not group.listings:
+            got = group.lost[0][3] if group.lost else "a file of bars"
+            raise FilesError(f"expected columns for code and name in the listing {path}, got: {got}; correct ingest.files.listing")
+        self.listings += group.listings
+
+    def _note(self, quarantined: pa.Table) -> None:
+        self.reasons.update(quality.reasons(quarantined))
+        whole = quarantined.filter(pc.equal(quarantined["line"], -1)).to_pylist()
+        for row in [*whole, *quarantined.slice(0, TOLD).to_pylist()]:
+            if len(self.troubles) < TOLD:
+                where = row["file"] if row["line"] < 0 else f"{row['file']} line {row['line']}"
+                self.troubles.append(f"{where}: {row['reason']}: {row['row']}")
+        for row in whole:
+            self.emit("log", level="warning", text=f"{row['file']} is not used: {row['row']}")
+
+    def _note_folders(self, chosen: Rows) -> None:
+        """Note in which folders symbols were found that only the rows could tell."""
+        several = ~np.isin(chosen.file, np.array(list(self.owners), np.int32))
+        pairs = np.unique(chosen.symbol[several].astype(np.int64) << 32 | chosen.file[several])
+        for pair in pairs.tolist():
+            self.folders[self.symbols.names[pair >> 32]].add(self.found.entries[pair & 0xFFFFFFFF].folder)
+        self._refuse_folders()
+
+    def _refuse_folders(self) -> None:
+        shared = sorted(s for s, folders in self.folders.items() if len(folders) > 1)
+        if not shared or self.section.join_folders:
+            return
+        folders = sorted(set().union(*(self.folders[s] for s in shared)))
+        choices = ", ".join(str(self.path / f) if f else f"{self.path} without its subfolders" for f in folders[:8])
+        raise FilesError(
+            f"expected one source, got {len(folders)} folders or archives under {self.path} that hold the same symbols "
+            f"({', '.join(shared[:TOLD])}); their prices may have different adjustment bases and are not joined: choose one with "
+            f"--ingest.path ({choices}), or set ingest.files.join_folders if all are on one basis"
+        )
+
+    def _refuse_bases(self) -> None:
+        if self.section.basis and self.section.basis not in self.bases and self.bases:
+            raise FilesError(
+                f"expected rows whose column 'source' is {self.section.basis!r} in {self.path}, got {sorted(self.bases)}; "
+                "correct ingest.files.basis"
+            )
+        if len(self.bases) > 1 and not self.section.basis:
+            raise FilesError(
+                f"expected one source, got {sorted(self.bases)} in the column 'source' of {self.path}; they may have different "
+                "adjustment bases and are not joined: choose one with --ingest.files.basis"
+            )
+
+    def _refuse_disagreement(self, bad: pa.Table, agreeing: int) -> None:
+        """Refuse files that give one symbol different prices for the same bars: they are on different bases."""
+        rows_ = bad.filter(pc.equal(bad["reason"], "duplicate"))
+        keys = rows_.group_by(["symbol", "ts"]).aggregate([("file", "count_distinct")])
+        keys = keys.filter(pc.greater(keys["file_count_distinct"], 1))
+        if keys.num_rows >= DISAGREE_ROWS and keys.num_rows > DISAGREE_SHARE * (keys.num_rows + agreeing):
+            files = pc.unique(rows_["file"]).to_pylist()
+            raise FilesError(
+                f"expected files that agree, got {keys.num_rows} bars with different values in {', '.join(files[:TOLD])} "
+                f"(e.g. {keys['symbol'][0].as_py()}); they may have different adjustment bases and are not joined: "
+                "import one of them at a time with --ingest.path"
+            )
+
+    def _nothing(self) -> str:
+        counted = ", ".join(f"{reason} {n}" for reason, n in self.reasons.most_common()) or "no rows"
+        hint = ""
+        if self.section.market == "KRX" and self.reasons["unknown_symbol"]:
+            hint = (
+                "; name files by their code (005930.csv) or add a column of codes; for symbols of another exchange set "
+                "ingest.files.market=other with its timezone and stamps"
+            )
+        return (
+            f"expected bars in {len(self.names)} file(s) under {self.path.absolute()}, got none that can be used ({counted}). "
+            f"First troubles: {' | '.join(self.troubles) or 'none'}{hint}"
+        )

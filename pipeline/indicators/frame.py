@@ -1,0 +1,114 @@
+"""Frames in, arrays out: where each symbol's bars lie, and the columns of a plan over them, on the device that holds
+the frame.
+
+Nothing here imports pandas or cuDF: the type of the data answers which of the two it is.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..recurrence import Plan, Series, run
+from .spec import INPUTS, IndicatorError
+
+
+class BarsError(IndicatorError):
+    """Bars of one symbol that are unsorted or there twice."""
+
+    def __init__(self, message: str, symbol: str) -> None:
+        super().__init__(message)
+        self.symbol = symbol
+
+
+def series_of(bars: Any) -> Series:
+    """Find each symbol's run of rows in a frame sorted by (symbol, ts); BarsError where it is unsorted or a bar is
+    there twice.
+    """
+    symbol, size = bars["symbol"], len(bars)
+    if size == 0:
+        return Series(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    changed = np.array(on_host((symbol != symbol.shift(1)).fillna(True)), dtype=bool)
+    changed[0] = True
+    starts = np.flatnonzero(changed)
+    names = [str(name) for name in on_host(symbol.iloc[starts])]
+    for row, before, name in zip(starts[1:], names, names[1:]):
+        if name <= before:
+            raise _unsorted(f"symbol '{name}' after '{before}' in row {row}", name)
+    ts = on_host(bars["ts"].astype("int64"))
+    wrong = np.flatnonzero((ts[1:] <= ts[:-1]) & ~changed[1:])
+    if wrong.size:
+        row = int(wrong[0]) + 1
+        name = names[int(np.searchsorted(starts, row, side="right")) - 1]
+        here, before = bars["ts"].iloc[row], bars["ts"].iloc[row - 1]
+        if ts[row] == ts[row - 1]:
+            raise BarsError(
+                f"expected one bar for each (symbol, ts), got two of symbol '{name}' at {here} in row {row} "
+                f"({wrong.size} rows that do not follow); choose one source and interval, or drop the duplicates",
+                name,
+            )
+        raise _unsorted(f"{here} after {before} for symbol '{name}' in row {row}", name)
+    return Series(starts.astype(np.int64), np.diff(np.append(starts, size)).astype(np.int64))
+
+
+def values_of(
+    bars: Any,
+    series: Series,
+    plan: Plan,
+    wanted: Sequence[str],
+    dtype: Any,
+    *,
+    threads: int = 1,
+    chunk: int | None = None,
+) -> tuple[Any, Any]:
+    """Compute a plan's columns over a frame: (columns, rows) of `dtype`, and (rows,) bool, true where the row is a
+    bar.
+
+    wanted : the columns of bars that the plan reads. A row that is not finite in one of them is no bar: it is left
+    out, so that state is held, and its columns are NaN.
+    """
+    rows = [
+        array_of(bars[n]) if n in wanted else None
+        for n in INPUTS[INPUTS.index(wanted[0]) : INPUTS.index(wanted[-1]) + 1]
+    ]
+    xp = sys.modules[type(next(row for row in rows if row is not None)).__module__.partition(".")[0]]
+    src = xp.zeros((len(rows), len(bars)))
+    bar = xp.ones(len(bars), dtype=bool)
+    for c, row in enumerate(rows):
+        if row is not None:
+            src[c] = row
+            bar &= xp.isfinite(src[c])
+    out = xp.empty((plan.columns, len(bars)), dtype=dtype)
+    if bool(bar.all()):
+        run(plan, src, series, out, threads=threads, chunk=chunk)
+        return out, bar
+    before = np.concatenate([[0], np.cumsum(on_host(bar))])
+    starts, ends = before[series.starts], before[series.starts + series.lengths]
+    some = xp.empty((plan.columns, int(before[-1])), dtype=dtype)
+    run(plan, xp.ascontiguousarray(src[:, bar]), Series(starts, ends - starts), some, threads=threads, chunk=chunk)
+    out[:] = xp.nan
+    out[:, bar] = some
+    return out, bar
+
+
+def array_of(column: Any) -> Any:
+    """Return a pandas or cuDF column as float64, in the memory where it is; null becomes NaN."""
+    if hasattr(column, "to_cupy"):
+        return column.astype("float64").to_cupy(na_value=np.nan)
+    return column.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def on_host(values: Any) -> Any:
+    """Return a pandas or cuDF column, or an array of either device, as a NumPy array."""
+    if hasattr(values, "to_numpy"):
+        return values.to_numpy()
+    return values.get() if hasattr(values, "get") else values
+
+
+def _unsorted(what: str, symbol: str) -> BarsError:
+    return BarsError(
+        f"expected bars sorted by (symbol, ts), got {what}; sort with bars.sort_values(['symbol', 'ts'])", symbol
+    )

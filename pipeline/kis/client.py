@@ -1,0 +1,203 @@
+"""The KIS client: one asyncio process that asks within the limits, again where that is safe, and explains the rest.
+
+It knows hosts, tokens, limits and codes and returns the bodies of pages; `wire.py` makes rows of them, `history.py`
+whole histories.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+
+from storage.emit import Emit
+
+from .errors import KisError, Verdict, advice, judge
+from .layouts import Tr
+from .limiter import Limiter
+from .section import HOSTS
+from .section import KisSection as KisSection
+from .token import Token, TokenCache
+
+AGENT = "krx-research-pipeline/0.1"  # the broker's gateway is said to reset connections of libraries' own agents
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 30.0
+ISSUE_AGAIN_S, ISSUE_TRIES = 61.0, 3  # one token a minute
+SPEAK_AFTER = 4  # retries of one call before the log says so
+MAINTENANCE = "see whether KIS is reachable from here; it is down for maintenance between 05:30 and 07:00 KST"
+
+
+@dataclass
+class Counts:
+    """What was sent and what came of it."""
+
+    calls: int = 0  # HTTP requests, repeated ones included
+    refused: int = 0  # by the rate limit
+    repeated: int = 0  # after faults
+    bytes: int = 0
+    by_name: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Hold a page and whether the header `tr_cont` announces more."""
+
+    body: Mapping[str, Any]
+    more: bool
+
+
+class KisClient:
+    """Ask one KIS server: `async with KisClient(section, emit) as kis: await kis.ask(DAILY, …)`.
+
+    `rest` and `master` are addresses that go before those of the section (an embedded simulator's). `folder` keeps
+    tokens and the count of calls that all processes of the host share.
+    """
+
+    def __init__(self, section: KisSection, emit: Emit, *, rest: str = "", master: str = "", folder: str = "") -> None:
+        host = HOSTS[section.environment]
+        self.counts = Counts()
+        self._section, self._emit = section, emit
+        self._rest = (rest or section.rest_url or host.rest).rstrip("/")
+        self._master = (master or section.master_url or host.master or f"{self._rest}/common/master").rstrip("/")
+        self._keys = section.credentials()
+        self._folder = Path(folder or section.token_folder).expanduser()
+        self._tokens = TokenCache(self._folder, self._rest, self._keys.key, self._issue)
+        self._limiter: Limiter | None = None
+        self._flights = asyncio.Semaphore(section.max_workers)
+
+    async def __aenter__(self) -> Self:
+        if self._section.rate:
+            self._limiter = Limiter.shared(self._section.rate, self._folder, self._rest + self._keys.key)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._section.max_workers),
+            timeout=aiohttp.ClientTimeout(total=self._section.timeout_s),
+            headers={"User-Agent": AGENT},
+        )
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._session.close()
+        if self._limiter is not None:
+            self._limiter.close()
+
+    async def ask(self, tr: Tr, params: Mapping[str, str], *, cont: str = "") -> Answer:
+        """Make one quotation call and return its page; faults that pass are waited out. Raises KisError."""
+        what = " ".join([tr.name, *(params[k] for k in ("FID_INPUT_ISCD", "PDNO") if k in params)])
+        if self._section.environment == "paper" and not tr.paper:
+            raise KisError(
+                "capability",
+                "a call that the paper environment does not have",
+                what,
+                "use --kis.environment live, or leave out what needs it (minute bars: --ingest.minute_symbols 0)",
+            )
+        query = {name: params.get(name, "") for name in tr.params}
+        token = await self._tokens.get()
+        renewed = False
+        failed = 0
+        while True:
+            headers = {
+                "content-type": "application/json; charset=utf-8",
+                "authorization": f"Bearer {token}",
+                "appkey": self._keys.key,
+                "appsecret": self._keys.secret,
+                "tr_id": tr.tr_id,
+                "custtype": "P",
+                "tr_cont": cont,
+            }
+            reply = await self._once("GET", self._rest + tr.path, tr.name, headers=headers, params=query)
+            verdict, code, text, body = judge(reply.status, reply.content) if reply.status else reply.broken
+            if verdict == "page":
+                if self._limiter is not None:
+                    self._limiter.accepted()
+                return Answer(body, reply.cont in ("F", "M"))
+            if verdict == "token" and not renewed:
+                token, renewed = await self._tokens.renew(token), True
+                continue
+            failed = await self._pause_or_raise(verdict, code, text, what, failed)
+
+    async def master(self, name: str) -> bytes:
+        """Download a symbol master file, such as "kospi_code.mst.zip"; no key goes with it. Raises KisError."""
+        failed = 0
+        while True:
+            reply = await self._once("GET", f"{self._master}/{name}", "master")
+            if reply.status == 200 and reply.content.startswith(b"PK"):
+                return reply.content
+            verdict, code, text, _ = reply.broken
+            if reply.status:
+                final = 400 <= reply.status < 500
+                verdict, code, text = "error" if final else "again", "status", f"HTTP {reply.status}, not a zip file"
+            failed = await self._pause_or_raise(verdict, code, text, f"the symbol master {self._master}/{name}", failed)
+
+    async def _issue(self) -> Token:
+        """Ask for a new access token. Raises KisError."""
+        body = {"grant_type": "client_credentials", "appkey": self._keys.key, "appsecret": self._keys.secret}
+        failed = waited = 0
+        while True:
+            reply = await self._once("POST", f"{self._rest}/oauth2/tokenP", "token", json=body)
+            verdict, code, text, found = judge(reply.status, reply.content) if reply.status else reply.broken
+            if verdict == "page" and "access_token" in found:
+                return Token(str(found["access_token"]), time.time() + float(found["expires_in"]))
+            if verdict == "wait" and waited < ISSUE_TRIES:
+                waited += 1
+                self._log("warning", f"KIS gives one token a minute ({code}); asking again in {ISSUE_AGAIN_S:.0f} s")
+                await asyncio.sleep(ISSUE_AGAIN_S)
+                continue
+            if verdict == "page":
+                verdict, code, text = "error", "page", "an answer without access_token"
+            failed = await self._pause_or_raise(verdict, code, text, "the request for an access token", failed)
+
+    async def _once(self, method: str, url: str, name: str, **request: Any) -> _Reply:
+        async with self._flights:
+            if self._limiter is not None:
+                await self._limiter.start()
+            self.counts.calls += 1
+            self.counts.by_name[name] += 1
+            try:
+                async with self._session.request(method, url, **request) as response:
+                    content = await response.read()
+                    self.counts.bytes += len(content)
+                    return _Reply(response.status, content, response.headers.get("tr_cont", "").strip())
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                return _Reply(0, b"", "", f"{type(error).__name__} {error}".strip())
+
+    async def _pause_or_raise(self, verdict: Verdict, code: str, text: str, what: str, failed: int) -> int:
+        """Wait longer with each failure of a call, or give it up; return how often it has failed now."""
+        if verdict == "slower":
+            self.counts.refused += 1
+            if self._limiter is not None:
+                self._limiter.rejected()
+        elif verdict == "again":
+            self.counts.repeated += 1
+        if verdict not in ("slower", "again") or failed >= self._section.retries:
+            key, secret, _ = self._section.variables()
+            todo = MAINTENANCE if code in ("network", "page", "status") else advice(code, key, secret)
+            raise KisError(code, f"{text}, {failed + 1} times" if failed else text, f"{what} at {self._rest}", todo)
+        if failed + 1 == SPEAK_AFTER:
+            self._log("warning", f"{what}: {text} [{code}], asked {SPEAK_AFTER} times so far, still trying")
+        pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**failed)
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+        return failed + 1
+
+    def _log(self, level: str, text: str) -> None:
+        self._emit("log", level=level, text=text)
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """Hold what came over the wire; status 0 = nothing, `fault` says why."""
+
+    status: int
+    content: bytes = field(repr=False)
+    cont: str
+    fault: str = ""
+
+    @property
+    def broken(self) -> tuple[Verdict, str, str, dict[str, Any]]:
+        """Judge a reply that never came."""
+        return "again", "network", self.fault, {}

@@ -1,0 +1,264 @@
+"""The simulated market: a pure function of (seed, symbol, time) that shows itself as far as its clock has come.
+
+Nothing is stored until it is asked for, any page can be asked for in any order, and what was shown once never changes.
+Paths come from `paths.py`, minutes from `intraday.py`, listings from `universe.py`; here they are cut at the clock and
+given the columns of the wire.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline import krx
+from pipeline.kis.simulator import intraday, paths
+from pipeline.kis.simulator.paths import CLOSES, DAYS, OPENS, Floats, Path
+from pipeline.kis.simulator.universe import Listing, listing, stream
+
+SIGNAL = 0.1  # kappa of the default market
+Columns = dict[str, npt.NDArray[Any]]
+PRICES = ("open", "high", "low", "close")
+_CACHED_PATHS = 160  # of about 0.7 MB
+
+SYMBOL_ROWS = pa.schema(
+    [
+        ("symbol", pa.string()),
+        ("name", pa.string()),
+        ("market", pa.string()),
+        ("sector", pa.string()),
+        ("kind", pa.string()),
+        ("listed", pa.date32()),
+        ("delisted", pa.date32()),
+        ("shares", pa.float64()),
+        ("halted", pa.bool_()),
+        ("administrative", pa.bool_()),
+        ("as_of", pa.date32()),
+    ]
+)
+ACTION_ROWS = pa.schema(
+    [("symbol", pa.string()), ("ex_date", pa.date32()), ("kind", pa.string()), ("factor", pa.float64())]
+)
+
+
+class UnknownSymbol(KeyError):
+    """A code that is not, or not yet, listed."""
+
+    def __str__(self) -> str:
+        """Say which code."""
+        return f"expected a symbol of the simulated market, got {self.args[0]!r}; see Market.symbols()"
+
+
+class Market:
+    """A market of `n_symbols` listings. `signal` is kappa, the strength of the planted signal; 0 plants none.
+
+    `clock` returns the market's time (aware); without one it is the real time. All days are KST days, all times UTC,
+    prices KRW.
+    """
+
+    def __init__(
+        self,
+        seed: int = 7,
+        n_symbols: int = 100,
+        *,
+        signal: float = SIGNAL,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
+        if n_symbols < 1:
+            raise ValueError(f"expected at least one symbol, got {n_symbols}")
+        self.seed, self.kappa = seed, signal
+        self._clock = clock or (lambda: datetime.now(UTC))
+        self.listings = tuple(listing(seed, number) for number in range(n_symbols))
+        self._by_symbol = {item.symbol: item for item in self.listings}
+        self.factors = paths.factors(seed)
+        self.path = lru_cache(maxsize=_CACHED_PATHS)(self._path)
+
+    def _path(self, symbol: str) -> Path:
+        return paths.path(self.seed, self._by_symbol[symbol], self.factors, self.kappa)
+
+    def now(self) -> datetime:
+        """Return the market's time, aware, UTC."""
+        return self._clock().astimezone(UTC)
+
+    def today(self) -> date:
+        """Return the market's KST date."""
+        return self.now().astimezone(krx.KST).date()
+
+    def listing(self, symbol: str) -> Listing:
+        """Return a listing that has been listed by now, delisted ones too. Raises UnknownSymbol."""
+        item = self._by_symbol.get(symbol)
+        if item is None or item.listed > self.today():
+            raise UnknownSymbol(symbol)
+        return item
+
+    def instant(self) -> np.datetime64:
+        """Return the market's time as datetime64[us], UTC."""
+        return np.datetime64(self.now().replace(tzinfo=None), "us")
+
+    def closed(self) -> int:
+        """Return how many sessions of the whole axis are over."""
+        return int(np.searchsorted(CLOSES, self.instant(), side="right"))
+
+    def running(self) -> int | None:
+        """Return the place of the session that is going on and whose first minute is over, or None."""
+        at = self.closed()
+        return at if at < len(DAYS) and OPENS[at] + np.timedelta64(1, "m") <= self.instant() else None
+
+    def symbols(self) -> pa.Table:
+        """Return all listings up to now, delisted ones included, as SYMBOL_ROWS."""
+        today, at = self.today(), max(self.closed() - 1, 0)
+        rows = []
+        for item in self.listings:
+            if item.listed > today:
+                continue
+            gone = item.delisted is not None and item.delisted <= today
+            last = paths.span(item)[1]
+            rows.append(
+                {
+                    "symbol": item.symbol,
+                    "name": item.name,
+                    "market": item.market,
+                    "sector": item.sector,
+                    "kind": item.kind,
+                    "listed": item.listed,
+                    "delisted": item.delisted if gone else None,
+                    "shares": float(paths.shares(item)[min(at, last - 1)]),
+                    "halted": bool(not gone and paths.halts(self.seed, item)[at]),
+                    "administrative": self.administrative(item),
+                    "as_of": today,
+                }
+            )
+        return pa.Table.from_pylist(rows, SYMBOL_ROWS)
+
+    def administrative(self, item: Listing) -> bool:
+        """Say whether an issue is under administration: the last 120 sessions before a delisting."""
+        return item.delisted is not None and self.closed() >= paths.span(item)[1] - 120
+
+    def daily(
+        self, symbol: str, start: krx.Day | None = None, end: krx.Day | None = None, *, adjusted: bool = False
+    ) -> Columns:
+        """Return a symbol's sessions in [start, end] as far as the clock has come, oldest first; raw unless `adjusted`.
+
+        Columns: date (datetime64[D]); open, high, low, close (KRW; NaN open, high, low on a day without trade); volume
+        (shares); turnover (KRW); base (KRW); upper, lower (limits, KRW); halted (bool); sign (int8, KIS's code); lock,
+        reason (text); ratio (%, base price / previous close on the day of an action, else 0). A running session is
+        shown as it stands. `adjusted` divides prices before an action by its factor, as KIS does for display, and so
+        looks ahead. Raises UnknownSymbol.
+        """
+        item = self.listing(symbol)
+        whole, first = self.path(symbol), paths.span(item)[0]
+        running = self.running()
+        shown = self.closed() - first + (running is not None)
+        shown = min(max(shown, 0), len(whole.close))
+        begin = 0 if start is None else int(np.searchsorted(DAYS[first:], krx.day64(start)))
+        stop = shown if end is None else min(int(np.searchsorted(DAYS[first:], krx.day64(end), side="right")), shown)
+        columns = self._columns(item, whole, begin, max(stop, begin))
+        if running is not None and begin < stop == running - first + 1:
+            self._as_it_stands(item, columns, DAYS[running].item())
+        columns["sign"] = _signs(columns)
+        return self._adjusted(item, whole, columns, shown) if adjusted else columns
+
+    def _columns(self, item: Listing, whole: Path, begin: int, stop: int) -> Columns:
+        part = whole.cut(begin, stop)
+        names = (*PRICES, "volume", "turnover", "base", "upper", "lower", "halted")
+        columns: Columns = {name: getattr(part, name).copy() for name in names}
+        columns["date"] = DAYS[part.first : part.first + stop - begin]
+        columns["lock"] = np.full(stop - begin, "00", "U2")
+        columns["reason"] = np.full(stop - begin, "", "U2")
+        columns["ratio"] = np.zeros(stop - begin)
+        for at, event in self._events(item, whole):
+            if begin <= at < stop:
+                columns["lock"][at - begin], columns["reason"][at - begin] = event.lock, event.reason
+                columns["ratio"][at - begin] = round(100.0 * whole.base[at] / whole.close[at - 1], 2)
+        return columns
+
+    @staticmethod
+    def _events(item: Listing, whole: Path) -> list[tuple[int, Any]]:
+        found = ((int(np.searchsorted(DAYS, np.datetime64(event.day))) - whole.first, event) for event in item.events)
+        return [(at, event) for at, event in found if 0 < at < len(whole.close)]
+
+    def _as_it_stands(self, item: Listing, columns: Columns, day: date) -> None:
+        """Cut the last row, the running session, at the clock."""
+        if columns["halted"][-1]:
+            return
+        so_far = self._split(item, columns, len(columns["date"]) - 1).until(self.instant())
+        columns["high"][-1], columns["low"][-1] = so_far.high.max(), so_far.low.min()
+        columns["close"][-1] = so_far.close[-1]
+        columns["volume"][-1], columns["turnover"][-1] = so_far.volume.sum(), so_far.turnover.sum()
+
+    def _split(self, item: Listing, columns: Columns, at: int) -> intraday.Minutes:
+        bar = {name: float(columns[name][at]) for name in (*PRICES, "volume", "turnover")}
+        return intraday.split(self.seed, item, columns["date"][at].item(), bar)
+
+    def _adjusted(self, item: Listing, whole: Path, columns: Columns, shown: int) -> Columns:
+        factor = np.ones(len(columns["date"]))
+        begin = int(np.searchsorted(DAYS, columns["date"][0])) - whole.first if len(factor) else 0
+        for at, _ in self._events(item, whole):
+            if at < shown:
+                factor[: max(at - begin, 0)] *= whole.base[at] / whole.close[at - 1]
+        for name in (*PRICES, "base", "upper", "lower"):
+            columns[name] = np.round(columns[name] * factor)
+        columns["volume"] = np.round(columns["volume"] / factor)
+        return columns
+
+    def minutes(self, symbol: str, day: date) -> Columns:
+        """Return a session's minutes as far as the clock has come, oldest first; no rows on a day without trade.
+
+        Columns: start, end (datetime64[us], UTC; the closing auction has start == end); open, high, low, close (KRW);
+        volume (shares) and turnover (KRW) of the minute. They add up to the day. Raises UnknownSymbol.
+        """
+        item, whole = self.listing(symbol), self.path(symbol)
+        at = int(np.searchsorted(DAYS, np.datetime64(day))) - whole.first
+        names = ("start", "end", *PRICES, "volume", "turnover")
+        known = 0 <= at < len(whole.close) and DAYS[whole.first + at].item() == day and not whole.halted[at]
+        if not known:
+            return {name: np.empty(0, "datetime64[us]" if name in ("start", "end") else np.float64) for name in names}
+        minutes = self._split(item, self._columns(item, whole, at, at + 1), 0).until(self.instant())
+        return {name: getattr(minutes, name) for name in names}
+
+    def actions(self, symbol: str) -> pa.Table:
+        """Return a symbol's corporate actions up to now as ACTION_ROWS; factor = previous close / base price, so that
+        raw prices times the factors up to a day continue each other. Raises UnknownSymbol."""
+        item, whole = self.listing(symbol), self.path(symbol)
+        shown = self.closed() + (self.running() is not None) - whole.first
+        rows = [(at, event) for at, event in self._events(item, whole) if at < shown]
+        factors = [float(whole.close[at - 1] / whole.base[at]) for at, _ in rows]
+        return pa.table(
+            [[symbol] * len(rows), [event.day for _, event in rows], [event.kind for _, event in rows], factors],
+            schema=ACTION_ROWS,
+        )
+
+    def signal(self, symbol: str) -> tuple[krx.Days, Floats]:
+        """Return (dates, s): the hidden state of a symbol on its sessions up to now. s_t shows in the volume of t and
+        drives the returns of t+1; no client can see it, experiments may. Raises UnknownSymbol."""
+        item = self.listing(symbol)
+        first, last = paths.span(item)
+        stop = max(min(self.closed(), last), first)
+        return DAYS[first:stop].copy(), paths.hidden(self.seed, item)[first:stop]
+
+    def flows(self, symbol: str, count: int = 30) -> Columns:
+        """Return buys and sells of persons, foreigners and institutions on the last `count` sessions, oldest first.
+
+        Columns: date, close, base, sign; `<who>_buy`, `<who>_sell` (shares); price (KRW a share, for turnovers). Sells
+        of the three add up to the volume, and so do buys, but for rounding. Raises UnknownSymbol.
+        """
+        columns = self.daily(symbol)
+        rows = {name: columns[name][-count:] for name in ("date", "close", "base", "sign", "volume", "turnover")}
+        first = int(np.searchsorted(DAYS, rows["date"][0])) if len(rows["date"]) else 0
+        tilt = stream(self.seed, "flows", self.listing(symbol).number).standard_normal((2, len(DAYS), 3))
+        weights = np.exp(np.array([0.6, -0.4, -0.4]) + 0.35 * tilt[:, first : first + len(rows["date"])])
+        parts = np.floor(weights / weights.sum(axis=2, keepdims=True) * rows["volume"][:, None])
+        for at, who in enumerate(("persons", "foreign", "institutions")):
+            rows[f"{who}_buy"], rows[f"{who}_sell"] = parts[0, :, at], parts[1, :, at]
+        rows["price"] = rows["turnover"] / np.maximum(rows["volume"], 1.0)
+        return rows
+
+
+def _signs(columns: Columns) -> npt.NDArray[np.int8]:
+    close, base = columns["close"], columns["base"]
+    moved = np.where(close > base, 2, np.where(close < base, 5, 3))
+    limit = np.where(close >= columns["upper"], 1, np.where(close <= columns["lower"], 4, moved))
+    return np.where(columns["halted"] | (close == base), 3, limit).astype(np.int8)

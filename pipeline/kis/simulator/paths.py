@@ -1,0 +1,251 @@
+"""Daily paths of the simulated market: hidden state, factors, raw prices on KRX ticks and inside the limits, volume and
+turnover.
+
+A path is a pure function of (seed, listing, signal): every random number has its place on the axis of all sessions from
+ORIGIN to the end of the calendar, so that nothing depends on what was asked before or on where "now" is.
+
+Legend: T sessions of the whole axis.
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import krx
+from pipeline.kis.simulator.universe import ANCHOR, ORIGIN, SECTORS, Listing, stream
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+DAYS = krx.sessions(ORIGIN, krx.LAST)
+OPENS, CLOSES = krx.session_opens(DAYS), krx.session_closes(DAYS)  # UTC
+_ANCHOR = int(np.searchsorted(DAYS, np.datetime64(ANCHOR)))
+
+PERSISTENCE = 0.9  # of the hidden state from one session to the next
+OVERNIGHT = 0.25  # share of a session's variance and drift that comes before its opening
+VOLUME_LOADING = 0.55  # log volume surprise per unit of the hidden state
+VOLUME_NOISE = 0.35
+_FLOOR = np.log(150.0)  # no price path goes lower, so that ticks of 1 KRW stay small against it
+_FEWEST = 2_000.0  # shares on a day with trade: every minute can have some
+
+
+def autoregressive(noise: Floats, persistence: float) -> Floats:
+    """Return the AR(1) series x_t = p x_{t-1} + sqrt(1 - p^2) e_t (unit variance), x_0 = e_0; blocks keep p^-k
+    small."""
+    scaled = noise * np.sqrt(1.0 - persistence**2)
+    scaled[0] = noise[0]
+    block = int(min(len(noise), 18.0 / -np.log(persistence)))
+    power: Floats = persistence ** np.arange(1.0, block + 1.0)
+    out: Floats = np.empty_like(scaled)
+    carry = 0.0
+    for start in range(0, len(scaled), block):
+        part = scaled[start : start + block]
+        decay = power[: len(part)]
+        out[start : start + block] = decay * (np.cumsum(part / decay) + carry)
+        carry = out[start + len(part) - 1]
+    return out
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What moves many listings at once, over all sessions; overnight and intraday log returns."""
+
+    heat: Floats  # (T,) log of the market's volatility, unit variance
+    market: tuple[Floats, Floats]
+    sectors: dict[str, tuple[Floats, Floats]]
+
+
+def factors(seed: int) -> Factors:
+    """Return the market factor with clustered volatility and one factor for each sector."""
+    rng = stream(seed, "market")
+    heat = autoregressive(rng.standard_normal(len(DAYS)), 0.97)
+    level = 0.0085 * np.exp(0.4 * heat - 0.08)
+    market = (
+        level * np.sqrt(OVERNIGHT) * rng.standard_normal(len(DAYS)),
+        level * np.sqrt(1 - OVERNIGHT) * rng.standard_normal(len(DAYS)),
+    )
+    sectors = {}
+    for code in (code for names in SECTORS.values() for code in names):
+        draws = 0.006 * stream(seed, "sector", code).standard_normal((2, len(DAYS)))
+        sectors[code] = (np.sqrt(OVERNIGHT) * draws[0], np.sqrt(1 - OVERNIGHT) * draws[1])
+    return Factors(heat, market, sectors)
+
+
+@dataclass(frozen=True)
+class Path:
+    """One listing's sessions from its listing to its delisting (or the end of the calendar), raw, in KRW and shares.
+
+    A session without a trade has NaN open, high and low, the last close, zero volume and turnover, and `halted` True.
+    """
+
+    first: int  # place of the first row on the axis of all sessions
+    open: Floats
+    high: Floats
+    low: Floats
+    close: Floats
+    volume: Floats
+    turnover: Floats
+    base: Floats
+    halted: Bools
+    lower: Floats
+    upper: Floats
+
+    def cut(self, start: int, stop: int) -> "Path":
+        """Return rows start to stop."""
+        columns = {field.name: getattr(self, field.name)[start:stop] for field in fields(self)[1:]}
+        return Path(self.first + start, **columns)
+
+
+def hidden(seed: int, item: Listing) -> Floats:
+    """Return the hidden state of a listing over all sessions, (T,), standard normal, AR(1)."""
+    return autoregressive(stream(seed, "state", item.number).standard_normal(len(DAYS)), PERSISTENCE)
+
+
+def span(item: Listing) -> tuple[int, int]:
+    """Return the places of a listing's first session and of the one after its last."""
+    first = int(np.searchsorted(DAYS, np.datetime64(item.listed)))
+    return first, len(DAYS) if item.delisted is None else int(np.searchsorted(DAYS, np.datetime64(item.delisted)))
+
+
+def path(seed: int, item: Listing, common: Factors, signal: float) -> Path:
+    """Return the raw daily path of a listing. `signal` is kappa: the drift of a session is kappa x sigma x the state
+    before it."""
+    rng, state, size = stream(seed, "path", item.number), hidden(seed, item), len(DAYS)
+    first, last = span(item)
+    calm = np.exp(0.35 * autoregressive(rng.standard_normal(size), 0.96) - 0.06)
+    sigma = item.sigma * calm
+    drift = signal * item.sigma * np.append(0.0, state[:-1]) + 0.0002
+    sector = common.sectors[item.sector]
+    weight = 0.0 if item.kind == "etf" else 1.0
+    night = item.beta * common.market[0] + weight * sector[0] + OVERNIGHT * drift
+    night = night + np.sqrt(OVERNIGHT) * sigma * rng.standard_normal(size)
+    day = item.beta * common.market[1] + weight * sector[1] + (1 - OVERNIGHT) * drift
+    day = day + np.sqrt(1 - OVERNIGHT) * sigma * rng.standard_normal(size)
+    leap = rng.random(size)
+    sudden = (
+        weight * (leap < 1 / 900) * np.where(leap < 0.6 / 900, 1.0, -1.0) * (0.12 + 0.25 * rng.exponential(size=size))
+    )
+    night = night + sudden
+    if item.delisted is not None:
+        day[max(last - 45, 0) : last] -= 0.03  # the fall of what is about to go
+    latent = np.cumsum(night + day)
+    latent = np.maximum(latent - latent[min(max(_ANCHOR, first), last - 1)] + np.log(item.price), _FLOOR)
+    multiplier = np.ones(size)
+    for event in item.events:
+        at = int(np.searchsorted(DAYS, np.datetime64(event.day)))
+        latent[at:] += np.log(event.multiplier)
+        multiplier[at] = event.multiplier
+    halted = halts(seed, item)
+    spread, surprise, middle = rng.random((2, size)), rng.standard_normal((2, size)), rng.standard_normal(size)
+    slow = autoregressive(rng.standard_normal(size), 0.99)
+    busy = np.log(shares(item) * item.turnover_rate) + 0.3 * slow + 0.2 * common.heat + VOLUME_LOADING * state
+    busy += VOLUME_NOISE * surprise[0] + 0.15 * np.abs(night + day) / item.sigma
+    rows = slice(first, last)
+    return _trade(
+        item,
+        first,
+        latent[rows],
+        day[rows],
+        multiplier[rows],
+        halted[rows],
+        spread[:, rows],
+        middle[rows],
+        sigma[rows],
+        busy[rows],
+    )
+
+
+def halts(seed: int, item: Listing) -> Bools:
+    """Return on which sessions of the whole axis nothing trades: halts at random, and before some corporate actions.
+    (T,)"""
+    rng = stream(seed, "halts", item.number)
+    starts, length = rng.random(len(DAYS)) < 1 / 1_500, rng.integers(1, 9, len(DAYS))
+    halted = np.zeros(len(DAYS), bool)
+    for start in np.flatnonzero(starts).tolist():
+        halted[start : start + int(length[start])] = True
+    for event in item.events:
+        at = int(np.searchsorted(DAYS, np.datetime64(event.day)))
+        halted[at - event.halted : at] = True
+        halted[at] = False
+    halted[span(item)[0]] = False
+    return halted
+
+
+def shares(item: Listing) -> Floats:
+    """Return the listed shares on all sessions, (T,); a split or a rights issue changes them on its day, a spin-off
+    does not."""
+    out = np.full(len(DAYS), item.shares)
+    for event in item.events:
+        at = int(np.searchsorted(DAYS, np.datetime64(event.day)))
+        grown = 1.0 if event.kind == "spin_off" else 1.0 / event.multiplier
+        if at > _ANCHOR:
+            out[at:] *= grown
+        else:
+            out[:at] /= grown
+    return np.round(out)
+
+
+def _trade(
+    item: Listing, first: int, latent: Floats, day: Floats, multiplier: Floats, halted: Bools,
+    spread: Floats, middle: Floats, sigma: Floats, busy: Floats,
+) -> Path:  # fmt: skip
+    days = DAYS[first : first + len(latent)]
+    wish = np.exp(np.stack([latent - day, latent]))  # where the session would open and close
+    wish = _on_tick(wish, days, item)
+    close, base, lower, upper = _inside_limits(
+        wish[1], multiplier, halted, days, item, float(np.exp(latent[0] - day[0]))
+    )
+    opening = np.clip(wish[0], lower, upper)
+    # Highest and lowest point of a Brownian bridge from open to close, each on its own uniform number (their joint law
+    # is ignored).
+    swing, wide = np.log(close / opening), 2.0 * (1 - OVERNIGHT) * sigma**2
+    rise = 0.5 * (swing + np.sqrt(swing**2 - wide * np.log(1.0 - spread[0])))
+    fall = 0.5 * (swing - np.sqrt(swing**2 - wide * np.log(1.0 - spread[1])))
+    ends = _on_tick(np.stack([opening * np.exp(rise), opening * np.exp(fall)]), days, item)
+    locked = (opening == close) & ((close == upper) | (close == lower))
+    high = np.where(locked, close, np.clip(ends[0], np.maximum(opening, close), upper))
+    low = np.where(locked, close, np.clip(ends[1], lower, np.minimum(opening, close)))
+    volume = np.maximum(np.floor(np.exp(busy + np.where(locked, -2.0, 0.0))), _FEWEST)
+    fair = (opening + high + low + close) / 4.0 + 0.04 * middle * (high - low)
+    fair = np.clip(fair, low + 0.25 * (high - low), high - 0.25 * (high - low))
+    turnover = np.clip(np.round(volume * fair), volume * low, volume * high)
+    for column in (opening, high, low):
+        column[halted] = np.nan
+    volume[halted] = turnover[halted] = 0.0
+    return Path(first, opening, high, low, close, volume, turnover, base, halted, lower, upper)
+
+
+def _on_tick(prices: Floats, days: krx.Days, item: Listing) -> Floats:
+    unit = krx.tick(prices, days, item.kind, item.market)
+    return np.maximum(np.round(prices / unit) * unit, unit)
+
+
+def _inside_limits(
+    wish: Floats, multiplier: Floats, halted: Bools, days: krx.Days, item: Listing, offer: float
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return (close, base, lower, upper): closes as wished, but inside the limits about a base that follows from the
+    close before.
+
+    A clipped close moves the next day's base, so that the days after it are looked at again until nothing moves.
+    """
+    close = wish.copy()
+    alive = np.maximum.accumulate(np.where(halted, 0, np.arange(len(close))))
+    close = close[alive]  # a halt keeps the last close
+    start = float(_on_tick(np.array([offer]), days[:1], item)[0])
+    base = np.empty_like(close)
+    lower, upper = np.empty_like(close), np.empty_like(close)
+    check = np.arange(len(close))
+    while check.size:
+        before = np.where(check > 0, close[check - 1], start)
+        moved = before * multiplier[check]
+        base[check] = np.where(multiplier[check] == 1.0, before, _on_tick(moved, days[check], item))
+        lower[check], upper[check] = krx.limits(base[check], days[check], item.kind, item.market)
+        inside = np.where(halted[check], before, np.clip(wish[check], lower[check], upper[check]))
+        wrong = inside != close[check]
+        bad = check[wrong]
+        head = ~np.isin(bad - 1, bad)  # the day before is settled
+        close[bad[head]] = inside[wrong][head]
+        after = bad[head] + 1
+        check = np.union1d(after[after < len(close)], bad[~head])
+    return close, base, lower, upper

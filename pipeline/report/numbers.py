@@ -1,0 +1,206 @@
+"""Every number of the report in one JSON-able tree: what report.html shows is in performance_report.json."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import krx
+from pipeline.backtest.metrics import monthly
+from pipeline.backtest.positions import Position, closed_positions
+from pipeline.provenance import environment
+from storage.section import digest_of
+
+from .findings import judge, sentences
+from .section import ReportSection
+from .sources import Sources
+
+Floats = npt.NDArray[np.float64]
+Days = npt.NDArray[np.datetime64]
+LEARNED = ("mean_ic", "mean_rank_ic", "icir", "t_newey_west", "hit_rate", "n_days")
+
+
+def collect(sources: Sources, section: ReportSection, device: str, now: datetime) -> dict[str, Any]:
+    """Return the numbers, the verdict and the findings in words; NaN is None throughout, times are Asia/Seoul."""
+    backtest = sources.backtest
+    held = closed_positions(sources.trades)
+    ranked = sorted(held, key=lambda p: p.profit)
+    top = section.top_positions
+    equity = column(sources.equity, "equity")
+    facts: dict[str, Any] = {
+        "generated": now.astimezone(krx.KST).strftime("%Y-%m-%d %H:%M KST"),
+        "title": section.title,
+        "language": section.language,
+        "backtest": backtest,
+        "monthly": [list(row) for row in monthly(equity, days(sources.equity))],
+        "monthly_benchmark": [list(row) for row in monthly(column(sources.equity, "benchmark"), days(sources.equity))],
+        "positions": {
+            "best": [_position(p, sources) for p in reversed(ranked[-top:]) if top and p.profit > 0],
+            "worst": [_position(p, sources) for p in ranked[:top] if p.profit <= 0],
+            "best_share": _best_share(held),
+            "delisted": sum(p.reason == "delisted" for p in held),
+        },
+        "forecast": forecast(sources.predict),
+        "horizon": sources.predict.get("horizon"),
+        "timestamps_per_section": sources.predict.get("timestamps_per_section", {}),
+        "training": _training(sources),
+        "splits": {"boundaries": sources.splits.get("boundaries", {}), "rows": sources.splits.get("rows", {})},
+        "features": {"count": len(sources.columns.get("features", [])), "interval": sources.columns.get("interval")},
+        "data": _data(sources),
+        "tuning": _tuning(sources.trials),
+        "stages": _stages(sources.manifests),
+        "throughput": _throughput(sources),
+        "provenance": _provenance(sources, device),
+    }
+    facts = clean(facts)
+    facts["verdict"] = judge(facts, section.language)
+    facts["findings"] = sentences(facts, section.language)
+    return facts
+
+
+def column(table: pa.Table, name: str) -> Floats:
+    """Return a column as float64, null as NaN."""
+    return np.asarray(table[name].to_numpy(), np.float64)
+
+
+def days(table: pa.Table) -> Days:
+    """Return the KST calendar day of each row's `ts`."""
+    stamp = table["ts"].to_numpy().astype("datetime64[us]")
+    return np.asarray((stamp + np.timedelta64(9, "h")).astype("datetime64[D]"))
+
+
+def clean(value: Any) -> Any:
+    """Return the same tree with None for numbers that JSON has no word for."""
+    if isinstance(value, dict):
+        return {str(k): clean(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(v) for v in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, np.integer):
+        return int(value)
+    return value
+
+
+def forecast(predict: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return model -> split -> {mean_ic, mean_rank_ic, icir, t_newey_west, hit_rate, n_days} of the predict stage."""
+    out: dict[str, dict[str, dict[str, Any]]] = {}
+    for model, by_split in predict.items():
+        if not isinstance(by_split, dict):
+            continue
+        found = {s: by_split[s] for s in ("valid", "test") if isinstance(by_split.get(s), dict)}
+        if found:
+            out[model] = {s: {name: one.get(name) for name in LEARNED} for s, one in found.items()}
+    return out
+
+
+def _position(position: Position, sources: Sources) -> dict[str, Any]:
+    opened, closed = (moment.astimezone(krx.KST).date() for moment in (position.opened, position.closed))
+    return {
+        "symbol": position.symbol,
+        "name": sources.names.get(position.symbol, ""),
+        "opened": str(opened),
+        "closed": str(closed),
+        "days": (closed - opened) // timedelta(days=1),
+        "spent": position.spent,
+        "profit": position.profit,
+        "return": position.profit / position.spent if position.spent else None,
+        "reason": position.reason,
+    }
+
+
+def _best_share(held: list[Position]) -> float | None:
+    """Return how much of all profit the three best closed positions made; None without profit."""
+    gains = sorted((p.profit for p in held if p.profit > 0), reverse=True)
+    return sum(gains[:3]) / sum(gains) if len(gains) > 3 else None
+
+
+def _training(sources: Sources) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    history = sources.history
+    for model in pc.unique(history["model"]).to_pylist():
+        rows = history.filter(pc.equal(history["model"], model))
+        seconds = column(rows, "seconds")
+        out[model] = {
+            "epochs": rows.num_rows,
+            "seconds": float(np.nansum(seconds)),
+            "samples_per_s": float(np.nanmedian(column(rows, "samples_per_s"))),
+            **{k: v for k, v in sources.train.get(model, {}).items() if k != "weights"},
+        }
+    return out
+
+
+def _data(sources: Sources) -> dict[str, Any]:
+    receipt = sources.receipt
+    rows, bad = sum(receipt.rows.values()), sum(receipt.quarantined.values())
+    return {
+        "source": receipt.source,
+        "venue": receipt.venue,
+        "market": receipt.market,
+        "close_only": receipt.close_only,
+        "symbols": len(receipt.symbols),
+        "start": str(receipt.start),
+        "end": str(receipt.end),
+        "rows": dict(receipt.rows),
+        "quarantined": dict(sorted(receipt.quarantined.items(), key=lambda item: -item[1])),
+        "quarantined_share": bad / (rows + bad) if rows + bad else None,
+        "quality": sources.quality,
+    }
+
+
+def _tuning(trials: pa.Table | None) -> list[dict[str, Any]]:
+    """Return the best ten complete trials; maximised values first."""
+    if trials is None:
+        return []
+    done = [row for row in trials.to_pylist() if row["state"] == "COMPLETE" and row["value"] is not None]
+    done.sort(key=lambda row: -row["value"])
+    return [{k: row.get(k) for k in ("number", "value", "params")} for row in done[:10]]
+
+
+def _stages(manifests: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    out = []
+    for name, manifest in manifests.items():
+        seconds, rows = manifest.get("seconds"), manifest.get("rows")
+        rows = rows if isinstance(rows, int) else sum(rows.values()) if isinstance(rows, dict) else None
+        out.append(
+            {
+                "stage": name,
+                "seconds": seconds,
+                "rows": rows,
+                "rows_per_s": rows / seconds if rows and seconds else None,
+                "peak_memory_mb": manifest.get("peak_memory_mb"),
+                "made": manifest.get("made"),
+            }
+        )
+    return out
+
+
+def _throughput(sources: Sources) -> dict[str, Any]:
+    stages = {row["stage"]: row for row in _stages(sources.manifests)}
+    samples = {model: one["samples_per_s"] for model, one in _training(sources).items()}
+    memory = [row["peak_memory_mb"] for row in stages.values() if row["peak_memory_mb"]]
+    return {
+        "rows_per_s": {name: row["rows_per_s"] for name, row in stages.items()},
+        "samples_per_s": samples,
+        "total_seconds": sum(row["seconds"] or 0.0 for row in stages.values()),
+        "peak_memory_mb": max(memory, default=None),
+    }
+
+
+def _provenance(sources: Sources, device: str) -> dict[str, Any]:
+    made_of = {name: manifest.get("made_of") or {} for name, manifest in sources.manifests.items()}
+    settings = {k: v for one in made_of.values() for k, v in (one.get("sections") or {}).items()}
+    return {
+        **environment(device),
+        "settings": settings,
+        "settings_digest": digest_of(settings),
+        "keys": {name: manifest.get("key") for name, manifest in sources.manifests.items()},
+        "contents": {name: manifest.get("content") for name, manifest in sources.manifests.items()},
+        "code": {name: one.get("code") for name, one in made_of.items()},
+    }

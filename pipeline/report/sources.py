@@ -1,0 +1,97 @@
+"""What the report reads: the stage directories, opened once, with a clear word about what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.receipt import FILE as RECEIPT
+from pipeline.receipt import Receipt
+from storage.store import MANIFEST, read_json
+
+from .section import ReportError
+
+NEEDED = ("ingest", "features", "train", "predict", "backtest")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Hold what the stages left: manifests by stage (those present, in order), tables, numbers, names of symbols."""
+
+    manifests: dict[str, dict[str, Any]]
+    receipt: Receipt
+    quality: dict[str, Any]
+    names: dict[str, str]
+    columns: dict[str, Any]
+    splits: dict[str, Any]
+    train: dict[str, Any]
+    history: pa.Table
+    predict: dict[str, Any]
+    ic: pa.Table
+    backtest: dict[str, Any]
+    equity: pa.Table
+    trades: pa.Table
+    trials: pa.Table | None
+
+
+def read(inputs: Mapping[str, Path]) -> Sources:
+    """Open the directories of the stages; ReportError names the first file that is missing and the stage that makes it."""
+    absent = [name for name in NEEDED if name not in inputs]
+    if absent:
+        raise ReportError(f"expected the results of {', '.join(NEEDED)}, got none of {', '.join(absent)}; run them first")
+    folder = {name: Path(path) for name, path in inputs.items()}
+    manifests = {name: _json(folder[name], MANIFEST, name) for name in folder}
+    _there(folder["ingest"], RECEIPT, "ingest")
+    receipt = Receipt.load(folder["ingest"])
+    known = receipt.symbol_table().select(["symbol", "name"]).to_pylist()
+    return Sources(
+        manifests=manifests,
+        receipt=receipt,
+        quality=_quality(folder["ingest"], manifests["ingest"]),
+        names={row["symbol"]: row["name"] or "" for row in known},
+        columns=_json(folder["features"], "columns.json", "features"),
+        splits=_json(folder["train"], "splits.json", "train"),
+        train=_json(folder["train"], "metrics.json", "train"),
+        history=_table(folder["train"], "history.parquet", "train"),
+        predict=_json(folder["predict"], "metrics.json", "predict"),
+        ic=_table(folder["predict"], "ic.parquet", "predict"),
+        backtest=_json(folder["backtest"], "metrics.json", "backtest"),
+        equity=_table(folder["backtest"], "equity.parquet", "backtest"),
+        trades=_table(folder["backtest"], "trades.parquet", "backtest"),
+        trials=_table(folder["tune"], "trials.parquet", "tune") if "tune" in folder else None,
+    )
+
+
+def _there(folder: Path, name: str, stage: str) -> Path:
+    path = folder / name
+    if not path.exists():
+        raise ReportError(
+            f"expected {name} of the {stage} stage at {path}, found none; "
+            f"remove {folder} and run the {stage} stage again"
+        )
+    return path
+
+
+def _json(folder: Path, name: str, stage: str) -> dict[str, Any]:
+    found: dict[str, Any] = read_json(_there(folder, name, stage))
+    return found
+
+
+def _table(folder: Path, name: str, stage: str) -> pa.Table:
+    return pq.read_table(_there(folder, name, stage))
+
+
+def _quality(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return the quality summary by interval, from quality.json or the manifest; empty where ingest left none."""
+    path = folder / "quality.json"
+    found = read_json(path) if path.exists() else manifest.get("quality")
+    if not isinstance(found, dict):
+        return {}
+    if "rows" in found or "gaps" in found:
+        return {"": found}
+    return {name: one for name, one in found.items() if isinstance(one, dict)}

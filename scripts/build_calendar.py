@@ -1,0 +1,100 @@
+"""Write pipeline/krx_holidays.json from exchange_calendars' XKRX and the dated overlay below.
+
+Needs the extra [calendar]. Run it when a year is added or a holiday is declared: `python scripts/build_calendar.py`;
+`--check` only says whether the file is up to date.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+FIRST, LAST = "1985-01-01", "2027-12-31"
+FILE = Path(__file__).resolve().parents[1] / "pipeline" / "krx_holidays.json"
+
+# Weekdays that exchange_calendars 4.13.2 has as sessions and on which the exchange is shut.
+SHUT = {
+    "2026-06-03": "local elections (KRX list of closing days 2026; exchange_calendars PR 574)",
+    "2026-07-17": "Constitution Day, a public holiday again by the Public Holidays Act as amended in 2026 (PR 583)",
+    "2027-05-03": "substitute for Labour Day, a public holiday with substitute days since 2026 (PR 574)",
+    "2027-07-19": "substitute for Constitution Day (Saturday)",
+}
+# University entrance examination (CSAT): opening and closing one hour later. exchange_calendars has none after 2020.
+# Press notices of the exchange for 2021-2025; dates of 2026 and 2027 by the Ministry of Education. 2017-11-16 stayed
+# late although the examination was moved to the 23rd after an earthquake.
+LATE = [
+    "1998-11-18",
+    "1999-11-17",
+    "2000-11-15",
+    "2001-11-07",
+    "2002-11-06",
+    "2003-11-05",
+    "2004-11-17",
+    "2005-11-23",
+    "2006-11-16",
+    "2007-11-15",
+    "2008-11-13",
+    "2009-11-12",
+    "2010-11-18",
+    "2011-11-10",
+    "2012-11-08",
+    "2013-11-07",
+    "2014-11-13",
+    "2015-11-12",
+    "2016-11-17",
+    "2017-11-16",
+    "2017-11-23",
+    "2018-11-15",
+    "2019-11-14",
+    "2020-12-03",
+    "2021-11-18",
+    "2022-11-17",
+    "2023-11-16",
+    "2024-11-14",
+    "2025-11-13",
+    "2026-11-19",
+    "2027-11-18",
+]
+
+
+def build() -> str:
+    """Return the text of the file: closed days by year (Saturdays only while they were sessions) and late days."""
+    import exchange_calendars
+    import pandas as pd
+
+    calendar = exchange_calendars.get_calendar("XKRX", start=FIRST, end=LAST)
+    days = pd.date_range(FIRST, LAST)
+    regular = days[(days.dayofweek < 5) | ((days.dayofweek == 5) & (days <= pd.Timestamp("1998-12-05")))]
+    wrong = calendar.sessions.difference(regular)
+    if len(wrong):
+        raise SystemExit(
+            f"expected sessions on weekdays and on Saturdays to 1998-12-05, got {list(wrong)}; widen the rule in krx.py"
+        )
+    closed = regular.difference(calendar.sessions).union(pd.DatetimeIndex(list(SHUT)))
+    years = {str(year): closed[closed.year == year].strftime("%m%d").tolist() for year in range(1985, 2028)}
+    lines = [f'    "{year}": {json.dumps(dates)}' for year, dates in years.items()]
+    late = ",\n".join(f'    "{day}"' for day in LATE)
+    return (
+        f'{{\n  "first": "{FIRST}",\n  "last": "{LAST}",\n  "closed": {{\n'
+        + ",\n".join(lines)
+        + f'\n  }},\n  "late": [\n{late}\n  ]\n}}\n'
+    )
+
+
+def main() -> int:
+    """Write or check the file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare only; exit code 1 when the file is out of date")
+    arguments = parser.parse_args()
+    text = build()
+    same = FILE.exists() and FILE.read_text() == text
+    if arguments.check:
+        print(f"{FILE} is {'up to date' if same else 'out of date: run scripts/build_calendar.py'}")
+        return 0 if same else 1
+    FILE.write_text(text)
+    print(f"{FILE}: {'unchanged' if same else 'written'}, {len(text)} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""A small feature stage with a planted signal: what training tests need before, and apart from, the real stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from storage.store import write_json, write_parquet
+
+DAY_US = 86_400_000_000
+FIRST_US = 1_577_836_800_000_000 + 6 * 3_600_000_000 + 1_800_000_000  # 2020-01-01 15:30 KST
+
+
+def write_blocks(
+    out: Path,
+    *,
+    symbols: int = 24,
+    days: int = 160,
+    features: int = 5,
+    horizon: int = 2,
+    signal: float = 0.1,
+    noise: float = 0.1,
+    groups: int = 3,
+    seed: int = 0,
+    layout: int = 0,
+    warmup: int = 3,
+) -> Path:
+    """Write blocks whose label is signal * feature_3 + noise; the layout number moves symbols between blocks and
+    nothing else.
+
+    The first `warmup` rows of feature_1 and the labels of the last horizon + 1 bars are not known. Labels end horizon +
+    1 bars later.
+    """
+    names = [f"feature_{i}" for i in range(features)]
+    label, end = f"y_{horizon}", f"y_{horizon}_end"
+    write_json(
+        out / "columns.json",
+        {
+            "interval": "1d",
+            "features": [{"name": name, "unit": "ratio"} for name in names],
+            "targets": [{"name": label, "horizon": horizon, "end": end}],
+        },
+    )
+    random = np.random.default_rng(seed)
+    ts = FIRST_US + DAY_US * np.arange(days + horizon + 1, dtype=np.int64)
+    tables: dict[int, list[pa.Table]] = {group: [] for group in range(groups)}
+    place = np.random.default_rng([seed, layout])
+    for s in range(symbols):
+        x = random.standard_normal((days, features)).astype(np.float32)
+        y = (signal * x[:, min(3, features - 1)] + noise * random.standard_normal(days)).astype(np.float32)
+        known = np.arange(days) < days - horizon - 1
+        x[:warmup, 1] = np.nan
+        columns: dict[str, Any] = {
+            "symbol": pa.array([f"{s:06d}"] * days),
+            "ts": pa.array(ts[:days]).cast(pa.timestamp("us", tz="UTC")),
+            "close": np.exp(0.01 * np.cumsum(random.standard_normal(days))),
+            **{name: x[:, i] for i, name in enumerate(names)},
+            label: np.where(known, y, np.float32(np.nan)),
+            end: pa.array(ts[horizon + 1 :][:days], mask=~known).cast(pa.timestamp("us", tz="UTC")),
+        }
+        group = int(place.integers(groups)) if layout else s % groups
+        tables[group].append(pa.table(columns))
+    for group, parts in tables.items():
+        if parts:
+            write_parquet(out / "blocks" / f"{group:03d}.parquet", pa.concat_tables(parts), sort=("symbol", "ts"))
+    return out
+
+
+def edit(out: Path, change: Any) -> None:
+    """Rewrite every block with change(table)."""
+    for path in sorted((out / "blocks").glob("*.parquet")):
+        import pyarrow.parquet as pq
+
+        write_parquet(path, change(pq.read_table(path)))

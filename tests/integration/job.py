@@ -1,0 +1,64 @@
+"""Run the project's commands as a user does: real processes, a data folder of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+SMOKE = ("--config", str(ROOT / "configs" / "smoke.yaml"), "--ingest.end", "2026-10-30")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left: status, output, the events among it, its run folder."""
+
+    status: int
+    out: str
+    err: str
+    runs: Path
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines() if line.startswith("{")]
+
+    @property
+    def states(self) -> dict[str, str]:
+        """Stage -> 'done' or 'reused'."""
+        return {e["stage"]: e["state"] for e in self.events if e["kind"] == "stage" and e["state"] != "started"}
+
+    @property
+    def folder(self) -> Path:
+        return sorted(self.runs.iterdir())[-1]
+
+
+def command(script: str, folder: Path, *words: str, root: Path = ROOT) -> list[str]:
+    return [sys.executable, str(root / script), *words, "--run.data", str(folder / "data"), "--run.runs", str(folder / "runs")]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment without keys that would send a test to the broker."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("LIVE_KIS", "PAPER_KIS", "PIPELINE__"))}
+    return {**clean, **more}
+
+
+def run(script: str, folder: Path, *words: str, root: Path = ROOT, timeout: float = 170, **more: str) -> Ran:
+    """Run a script to its end in an empty working directory (so that no .env is found)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        command(script, folder, *words, root=root), capture_output=True, text=True, timeout=timeout, cwd=folder, env=environment(**more)
+    )
+    return Ran(done.returncode, done.stdout, done.stderr, folder / "runs")
+
+
+def manifests(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the latest manifest of each stage in a data folder."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted((folder / "data" / "stages").glob("*/*/manifest.json"), key=lambda p: p.stat().st_mtime):
+        found[path.parent.parent.name] = {**json.loads(path.read_text()), "directory": str(path.parent)}
+    return found

@@ -1,0 +1,79 @@
+"""Clusters are found or started, and what is not there is said."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from distributed import Client, LocalCluster
+
+from pipeline.cluster import Cluster, ClusterError, ClusterSection, DeviceError, gpu_count
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+def test_a_local_cluster_starts_on_first_use_and_ends(tmp_path: Path) -> None:
+    events: list[tuple[str, dict[str, object]]] = []
+    with Cluster(ClusterSection(device="cpu"), lambda kind, **fields: events.append((kind, fields))) as cluster:
+        assert not cluster.started
+        client = cluster.client()
+        assert cluster.client() is client
+        assert client.submit(square, 7, resources={"train": 1}).result(timeout=30) == 49
+        dashboard = next(f["dashboard"] for k, f in events if k == "cluster")
+        assert str(dashboard).startswith("http://127.0.0.1:")
+        family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        listening = [c.laddr.ip for p in family for c in p.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+        assert len(listening) >= 2
+        open_to_all = [ip for ip in listening if not ip.startswith("127.")]
+        assert not open_to_all, "a worker listens beyond loopback"
+    assert client.status == "closed"
+
+
+def test_an_existing_scheduler_is_used_and_left_alone() -> None:
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address="127.0.0.1:0", resources={"train": 1}) as there:
+        with Cluster(ClusterSection(device="cpu", address=there.scheduler_address)) as cluster:
+            assert cluster.client().submit(square, 3).result(timeout=30) == 9
+        with Client(there.scheduler_address, timeout=5) as after:
+            assert after.submit(square, 4).result(timeout=30) == 16
+
+
+def test_workers_without_the_training_resource_are_refused() -> None:
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address="127.0.0.1:0") as there:
+        cluster = Cluster(ClusterSection(device="cpu", address=there.scheduler_address))
+        with cluster, pytest.raises(ClusterError, match="--resources train=1"):
+            cluster.client()
+
+
+def test_a_scheduler_that_does_not_answer_is_an_error_in_time() -> None:
+    with socket.socket() as s:  # bound and silent
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        address = f"tcp://127.0.0.1:{s.getsockname()[1]}"
+        cluster = Cluster(ClusterSection(device="cpu", address=address, timeout_s=1.5))
+        with cluster, pytest.raises(ClusterError, match=r"no answer within 1\.5 s"):
+            cluster.client()
+
+
+@pytest.mark.skipif(gpu_count() > 0, reason="this machine has a GPU")
+def test_asking_for_a_gpu_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(DeviceError, match=r"cluster\.device auto or cpu"):
+        Cluster(ClusterSection(device="gpu"))
+
+
+def test_auto_says_once_what_it_chose() -> None:
+    said: list[str] = []
+    Cluster(ClusterSection(), lambda kind, **fields: said.append(str(fields.get("text"))))
+    assert len(said) == 1
+    assert "device auto" in said[0]
+
+
+def test_importing_the_cluster_touches_no_cuda() -> None:
+    code = "import sys, pipeline.cluster; bad = {'cupy', 'cudf', 'rmm', 'torch', 'dask_cuda', 'numba.cuda'} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

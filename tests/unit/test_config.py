@@ -1,0 +1,96 @@
+"""Configuration: sources and their order, and what is said when a key is wrong."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from pipeline import config
+from pipeline.config import Config, ConfigError
+
+
+def load(*words: str) -> Config:
+    return config.load(words, "test", "")[0]
+
+
+def test_base_yaml_is_what_the_sections_say() -> None:
+    assert config.BASE.read_text(encoding="utf-8") == config.template(), "run: python scripts/config.py > configs/base.yaml"
+
+
+def test_the_later_source_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text("train: {batch_size: 11, seed: 5, hidden_size: 7}\n")
+    two.write_text("train: {batch_size: 12, seed: 6}\n")
+    monkeypatch.setenv("PIPELINE__TRAIN__SEED", "8")
+    found = load("--config", str(one), str(two), "--train.window", "9")
+    assert (found.train.hidden_size, found.train.batch_size, found.train.seed, found.train.window) == (7, 12, 8, 9)
+    assert load("--config", str(one), "--train.seed", "3").train.seed == 3
+
+
+def test_today_is_a_date_at_load() -> None:
+    assert isinstance(load().ingest.end, date)
+    assert load("--ingest.end", "today").ingest.end == load().ingest.end
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--train.batchsize", "3"], r"--train\.batchsize.*did you mean train\.batch_size"),
+        (["--batch_size", "3"], r"did you mean train\.batch_size|did you mean predict\.batch_size"),
+        (["--train.batch_size", "many"], r"train\.batch_size: .*valid integer.*'many' \(command line\)"),
+        (["--train.batch_size", "0"], r"train\.batch_size: .*greater than or equal to 1"),
+        (["--cluster.device", "tpu"], r"cluster\.device: .*'auto', 'cpu' or 'gpu'"),
+        (["--config", "nowhere.yaml"], r"expected a configuration file at nowhere\.yaml"),
+    ],
+)
+def test_wrong_words_are_named(words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load(*words)
+
+
+def test_wrong_keys_in_files_are_named_with_the_file(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("train: {epochs: 3}\nlable: {}\n")
+    with pytest.raises(ConfigError) as error:
+        load("--config", str(wrong))
+    assert "train.epochs: unknown key" in str(error.value)
+    assert "train.num_epochs" in str(error.value)
+    assert str(wrong) in str(error.value)
+    assert "lable: unknown key" in str(error.value)
+    wrong.write_text("- a\n")
+    with pytest.raises(ConfigError, match="expected sections"):
+        load("--config", str(wrong))
+    wrong.write_text("train: {")
+    with pytest.raises(ConfigError, match="expected YAML"):
+        load("--config", str(wrong))
+
+
+def test_wrong_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPELINE__TRAIN__BATCH_SIZE", "x")
+    with pytest.raises(ConfigError, match=r"environment PIPELINE__TRAIN__BATCH_SIZE"):
+        load()
+
+
+def test_help_lists_every_key_with_unit_and_range(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        load("--help")
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    missing = [key for key in config.keys() if f"--{key}" not in text]
+    assert not missing
+    assert ">= 1" in text
+
+
+def test_secrets_are_in_no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVE_KIS_APP_KEY", "PSsecretsecretsecretsecretsecret0123")
+    monkeypatch.setenv("LIVE_KIS_APP_SECRET", "s3cr3t" * 30)
+    found = load()
+    assert "secretsecret" not in config.as_yaml(found) + repr(found)
+    assert "s3cr3t" not in config.as_yaml(found) + repr(found)
+
+
+def test_sections_are_frozen() -> None:
+    with pytest.raises(Exception, match="frozen"):
+        load().train.seed = 4  # type: ignore[misc]

@@ -1,0 +1,61 @@
+"""What a trial does: fit one model with its settings, report each epoch, return the best validation figure."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from dataclasses import dataclass
+from math import nan
+from pathlib import Path
+
+from storage.emit import silent
+
+from ..dataset import Dataset, prepare
+from ..section import ModelName, TrainSection
+from ..splits import SplitSection
+from ..trainer import TrainingDiverged, fit_model
+from .remote import Handle
+
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class TrainingObjective:
+    """Fit a model; the value, to be maximised, is what train.early_stopping names (the rank IC, or minus the loss)."""
+
+    features: Path
+    split: SplitSection
+    train: TrainSection
+    model: ModelName
+    trials_per_worker: int
+    device: str
+
+    def __call__(self, handle: Handle) -> float:
+        threads = max(1, (self.train.threads or len(os.sched_getaffinity(0))) // self.trials_per_worker)
+        train = TrainSection(**{**self.train.model_dump(), **handle.params, "seed": handle.seed, "threads": threads})
+        with _lock:
+            data = _dataset(self.features, self.split, _of_data(train))
+        best = nan
+
+        def on_epoch(epoch: int, figure: float) -> None:
+            nonlocal best
+            best = figure if not figure <= best else best
+            handle.report(figure, epoch + 1)
+
+        try:
+            fit_model(self.model, data, train, self.device, on_epoch=on_epoch)
+        except TrainingDiverged:
+            return nan
+        return best
+
+
+def _of_data(train: TrainSection) -> TrainSection:
+    """Reduce settings to those on which the dataset depends, so that trials share one copy of it."""
+    names = ("target", "target_kind", "scaler", "clip", "shuffle_labels")
+    return TrainSection(**{name: getattr(train, name) for name in names})
+
+
+@functools.lru_cache(maxsize=2)
+def _dataset(features: Path, split: SplitSection, train: TrainSection) -> Dataset:
+    return prepare(features, split, train, silent)
