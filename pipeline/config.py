@@ -26,10 +26,10 @@ from . import krx
 from .backtest.section import BacktestSection
 from .cluster import ClusterSection
 from .features import FeatureSection
-from .ingest import IngestSection
+from .request import IngestSection
 from .kis.section import KisSection
 from .labels import LabelSection
-from .report import ReportSection
+from .report.section import ReportSection
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = ROOT / "configs" / "base.yaml"
@@ -111,6 +111,8 @@ def load(arguments: Sequence[str], prog: str, about: str) -> tuple[Config, argpa
     try:
         return Config(_cli_settings_source=cli(parsed_args=words), **values), words
     except ValidationError as error:
+        origin |= {key: f"environment {name}" for key in keys() if (name := ENV_PREFIX + key.upper().replace(".", "__")) in os.environ}
+        origin |= {key: "command line" for key, value in vars(words).items() if value is not None}
         raise ConfigError("\n".join(_sentence(e, origin) for e in error.errors())) from error
 
 
@@ -191,8 +193,7 @@ def _unknown_option(word: str) -> str:
 
 def _sentence(error: Any, origin: dict[str, str]) -> str:
     path = ".".join(str(part) for part in error["loc"])
-    variable = ENV_PREFIX + path.upper().replace(".", "__")
-    where = origin.get(path) or (f"environment {variable}" if variable in os.environ else "command line")
+    where = origin.get(path, "environment or command line")
     if error["type"] == "extra_forbidden":
         return f"{path}: unknown key ({where}){_nearest(path)}"
     return f"{path}: {error['msg'][:1].lower()}{error['msg'][1:]}, got {error['input']!r} ({where})"

@@ -7,6 +7,7 @@ digest beside it, so that a stage killed anywhere goes on with what verifies and
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +147,7 @@ def _run(job: Job, order: Order, groups: list[int]) -> Any:
     futures = client.compute(graph.to_delayed())
     try:
         for _, frame in as_completed(futures, with_results=True):
-            yield from frame.to_dict("records")
+            yield from map(json.loads, frame["summary"])
     finally:
         client.cancel(futures)
 
@@ -203,11 +204,12 @@ def block_of(bars: Any, receipt: Receipt, columns: tuple[Column, ...], order: Or
         adjusted, series, plan, reads(columns), section.dtype, threads=section.threads, chunk=section.chunk
     )
     values = on_host(values)
-    infinite = int(np.isinf(values).sum())
+    wild = np.isinf(values)
+    infinite = int(np.count_nonzero(wild))
     if infinite:
-        values[np.isinf(values)] = np.nan
+        values[wild] = np.nan
     names = [str(name) for name in on_host(bars["symbol"].iloc[series.starts])] if len(bars) else []
-    ready = max(int(c.indicator.ready(*c.values)) for c in columns)
+    ready = max(c.ready for c in columns)
     seen = np.concatenate([[0], np.cumsum(on_host(bar))])
     counts = seen[series.starts + series.lengths] - seen[series.starts]
     table = pa.table(
@@ -285,7 +287,7 @@ def _finish(
     broken = {name: why for block in blocks for name, why in block["broken"].items()}
     short = {name: bars for block in blocks for name, bars in block["short"].items()}
     rows, symbols = sum(block["rows"] for block in blocks), sum(block["symbols"] for block in blocks)
-    ready = max(int(c.indicator.ready(*c.values)) for c in columns)
+    ready = max(c.ready for c in columns)
     if symbols == len(short):
         longest = max(short.values(), default=0)
         raise FeatureError(
@@ -316,8 +318,8 @@ def _finish(
                     "unit": c.unit,
                     "scales_with": c.scales_with,
                     "indicator": c.indicator.name,
-                    "params": dict(zip((p.name for p in c.indicator.params), c.values)),
-                    "ready": int(c.indicator.ready(*c.values)),
+                    "params": c.params,
+                    "ready": c.ready,
                     "source": c.indicator.source,
                 }
                 for c in columns
@@ -341,14 +343,6 @@ def _finish(
     }
 
 
-def _summary_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    kinds: dict[str, Any] = {
-        "group": "int64",
-        "rows": "int64",
-        "symbols": "int64",
-        "digest": "str",
-        "broken": "object",
-        "short": "object",
-    }
-    kinds |= {"infinite": "int64", "seconds_read": "float64", "seconds_compute": "float64", "seconds_write": "float64"}
-    return pd.DataFrame(rows, columns=list(kinds)).astype(kinds)
+def _summary_frame(summaries: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return summaries as the frame that a task gives back: one row each, JSON, because Dask turns objects to text."""
+    return pd.DataFrame({"summary": pd.Series([json.dumps(summary) for summary in summaries], dtype="str")})

@@ -80,10 +80,6 @@ class Journal:
                 if (held, known) != (unit.bars, unit.actions):
                     del self.units[interval, symbol]
 
-    def close(self) -> None:
-        """Remove the journal: the run is complete, and a later one asks for everything anew."""
-        self._path.unlink(missing_ok=True)
-
     def _read(self) -> tuple[dict[str, Any], list[Unit]]:
         """Read up to the first line that is none: what follows a torn line was never acknowledged."""
         try:
@@ -98,6 +94,11 @@ class Journal:
             for line in lines[1:]:
                 units.append(Unit(**orjson.loads(line)))
         return head, units
+
+
+def remove(folder: Path) -> None:
+    """Remove the journal of a run that is complete, so that a later one asks for everything anew."""
+    (folder / FILE).unlink(missing_ok=True)
 
 
 def by_symbol(table: pa.Table) -> dict[str, pa.Table]:

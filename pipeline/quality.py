@@ -1,7 +1,7 @@
 """Which rows are bars and what a set of bars looks like: the rules shared by the broker's pages and by files.
 
-A row that breaks a rule goes to quarantine with its reason and never silently into the lake; what is only unusual (moves beyond the
-price limit, halts, gaps) is counted and stays.
+A row that breaks a rule goes to quarantine with its reason and never silently into the lake; what is only unusual
+(moves beyond the price limit, halts, gaps) is counted and stays.
 """
 
 from __future__ import annotations
@@ -38,7 +38,11 @@ REASONS = (  # the first that holds is given; 0 = good
     "not_a_session",
     "duplicate",
 )
-PROVENANCE = ("file", "line", "row")  # columns that a caller may add to say where a row came from and how it was written
+PROVENANCE = (
+    "file",
+    "line",
+    "row",
+)  # columns that a caller may add to say where a row came from and how it was written
 KST_US, DAY_US = 9 * 3_600_000_000, 86_400_000_000
 FLAT_SESSIONS = 20  # a close that stays for as long as this is taken for a halt
 SHORT_ROWS = 250  # about a year
@@ -52,15 +56,18 @@ WITHOUT_TICKS = 1e9  # a base price, KRW, at which ticks do not matter
 def check(bars: pa.Table, *, market: Market) -> tuple[pa.Table, pa.Table]:
     """Separate bars from rows that are none.
 
-    bars : BARS, of which source and ingested_at may be missing, texts plain or dictionary encoded; it may also hold file, line and row, which say where a row came from
-    and how it was written. Nulls in open, high, low, close and volume count as NaN.
+    bars : BARS, of which source and ingested_at may be missing, texts plain or dictionary encoded; it may also hold
+    file, line and row, which say where a row came from and how it was written. Nulls in open, high, low, close and
+    volume count as NaN.
 
-    Returns (good, quarantined). good : the columns of `bars` without file, line and row, sorted by (symbol, interval, ts, venue), one
-    row a key. quarantined : QUARANTINE without source and ingested_at. Of identical rows one is kept and the others are dropped, so
-    rows in = good + quarantined + dropped; rows that share a key but differ are all quarantined.
+    Returns (good, quarantined). good : the columns of `bars` without file, line and row, sorted by (symbol, interval,
+    ts, venue), one row a key. quarantined : QUARANTINE without source and ingested_at. Of identical rows one is kept
+    and the others are dropped, so rows in = good + quarantined + dropped; rows that share a key but differ are all
+    quarantined.
 
-    A row whose open, high and low are zero or empty and whose close is not (a halt, or trades outside the regular session only) is
-    good: the three become NaN and the close is kept. Reasons are those of REASONS; not_a_session is for market "KRX" only.
+    A row whose open, high and low are zero or empty and whose close is not (a halt, or trades outside the regular
+    session only) is good: the three become NaN and the close is kept. Reasons are those of REASONS; not_a_session is
+    for market "KRX" only.
     """
     values = {name: _floats(bars[name]) for name in VALUES}
     close = values["close"]
@@ -114,7 +121,9 @@ def _rules(bars: pa.Table, values: dict[str, Floats], time: Longs, market: Marke
 
 
 def _without_duplicates(bars: pa.Table, time: Longs, values: dict[str, Floats], code: Codes) -> Longs:
-    """Return the good rows in order of their keys, one a key; rows that share a key but differ get their reason in `code`."""
+    """Return the good rows in order of their keys, one a key; rows that share a key but differ get their reason in
+    `code`.
+    """
     keys = [_ranks(bars[name]) for name in ("symbol", "interval")] + [time, _ranks(bars["venue"])]
     rows = np.flatnonzero(code == 0)
     if len(rows) < 2:
@@ -139,7 +148,7 @@ def _without_duplicates(bars: pa.Table, time: Longs, values: dict[str, Floats], 
 
 
 def _compared(keys: list[Longs], rows: Longs) -> tuple[Bools, Bools]:
-    """Say for each row but the first whether its key is not before that of the row above, and whether it is the same."""
+    """Say for each row but the first whether its key is not before that of the row above, and whether it is equal."""
     ahead, equal = np.zeros(len(rows) - 1, bool), np.ones(len(rows) - 1, bool)
     for key in keys:
         here, above = key[rows[1:]], key[rows[:-1]]
@@ -166,7 +175,11 @@ def _quarantined(bars: pa.Table, code: Codes) -> pa.Table:
     rows = np.flatnonzero(code)
     bad = bars.take(pa.array(rows))
     shown = bad.column_names
-    text = bad["row"] if "row" in shown else pa.array([_shown(row) for row in bad.select(["ts", *VALUES]).to_pylist()], pa.string())
+    text = (
+        bad["row"]
+        if "row" in shown
+        else pa.array([_shown(row) for row in bad.select(["ts", *VALUES]).to_pylist()], pa.string())
+    )
     columns = {
         "file": bad["file"].cast(pa.string()) if "file" in shown else pa.nulls(len(rows), pa.string()),
         "line": bad["line"] if "line" in shown else pa.array(np.full(len(rows), -1)),
@@ -186,16 +199,17 @@ def _shown(row: dict[str, Any]) -> str:
 def summary(bars: pa.Table, *, market: Market, actions: pa.Table | None = None, limit: int = 10) -> dict[str, Any]:
     """Describe the bars of one interval in small numbers for the report; JSON-able.
 
-    bars : checked BARS sorted by (symbol, ts). actions : ACTIONS that explain jumps of raw prices. `limit` bounds each list of
-    examples, worst first.
+    bars : checked BARS sorted by (symbol, ts). actions : ACTIONS that explain jumps of raw prices. `limit` bounds each
+    list of examples, worst first.
 
-    Returns rows, symbols, start, end, without_volume (rows), no_open_high_low (rows); for daily bars also
-    short {symbols: with fewer than SHORT_ROWS bars}, flat_runs {symbols: with FLAT_SESSIONS or more equal closes in a row, the way a
-    halt looks in close-only files}, returns {smallest, largest: from one bar to the next}; and for daily bars of KRX
-    gaps {rows: sessions without a bar between a symbol's first and last; symbols}, beyond_limit {rows: moves from close to close beyond
-    the KOSPI's limit of that day, with LIMIT_SLACK and a won of tolerance; after_gap: those of them with sessions missing before;
-    explained: by an action of that day}, basis_jumps {rows: beyond the limit with neither: prices that do not share
-    one basis, or a first day without limit}, off_tick (share of closes that no tick of their day allows: large in adjusted prices).
+    Returns rows, symbols, start, end, without_volume (rows), no_open_high_low (rows); for daily bars also short
+    {symbols: with fewer than SHORT_ROWS bars}, flat_runs {symbols: with FLAT_SESSIONS or more equal closes in a row,
+    the way a halt looks in close-only files}, returns {smallest, largest: from one bar to the next}; and for daily bars
+    of KRX gaps {rows: sessions without a bar between a symbol's first and last; symbols}, beyond_limit {rows: moves
+    from close to close beyond the KOSPI's limit of that day, with LIMIT_SLACK and a won of tolerance; after_gap: those
+    of them with sessions missing before; explained: by an action of that day}, basis_jumps {rows: beyond the limit with
+    neither: prices that do not share one basis, or a first day without limit}, off_tick (share of closes that no tick
+    of their day allows: large in adjusted prices).
     """
     if bars.num_rows == 0:
         return {"rows": 0, "symbols": 0}
@@ -255,10 +269,18 @@ def _longest_runs(close: Floats, first: Longs) -> Longs:
 
 
 def _jumps(
-    bars: pa.Table, close: Floats, day: npt.NDArray[np.datetime64], beyond: Longs, gap: Bools, actions: pa.Table | None, limit: int
+    bars: pa.Table,
+    close: Floats,
+    day: npt.NDArray[np.datetime64],
+    beyond: Longs,
+    gap: Bools,
+    actions: pa.Table | None,
+    limit: int,
 ) -> dict[str, Any]:
     symbols = bars["symbol"].take(pa.array(beyond)).to_pylist()
-    known = set() if actions is None else set(zip(actions["symbol"].to_pylist(), map(str, actions["ex_date"].to_pylist())))
+    known = (
+        set() if actions is None else set(zip(actions["symbol"].to_pylist(), map(str, actions["ex_date"].to_pylist())))
+    )
     explained = np.array([(symbol, str(d)) in known for symbol, d in zip(symbols, day[beyond])], bool)
     ratio = close[beyond] / close[beyond - 1]
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.lake import Lake
+from storage.schema import KEYS, content_digest
 from storage.section import Section
 from storage.store import read_json, write_json
+
+from . import krx
 
 FILE = "receipt.json"
 
@@ -56,25 +59,21 @@ class Receipt(Section):
         start: datetime | None = None,
         end: datetime | None = None,
     ) -> pa.Table:
-        """Return raw bars sorted by (symbol, ts), only of this source, venue and these symbols."""
-        return self.opened.read(
-            "bars",
-            columns=columns,
-            symbols=self.symbols if symbols is None else symbols,
-            start=start,
-            end=end,
-            source=self.source,
-            venue=self.venue,
-            interval=interval,
-        )
+        """Return raw bars sorted by (symbol, ts), only of this source, venue, range of days and these symbols."""
+        query = self._query(interval)
+        query["symbols"] = self.symbols if symbols is None else symbols
+        query["start"] = query["start"] if start is None else max(start, query["start"])
+        query["end"] = query["end"] if end is None else min(end, query["end"])
+        return self.opened.read("bars", columns=columns, **query)
 
     def groups(self, interval: str) -> dict[int, list[str]]:
         """Return this receipt's symbols by lake partition group."""
         return self.opened.groups(interval, source=self.source, symbols=self.symbols)
 
     def actions(self) -> pa.Table:
-        """Return the corporate actions of this source and these symbols."""
-        return self.opened.read("actions", symbols=self.symbols, source=self.source)
+        """Return the corporate actions of this source and these symbols within the range, its first day excepted."""
+        found = self.opened.read("actions", symbols=self.symbols, source=self.source)
+        return found.filter((pc.field("ex_date") > self.start) & (pc.field("ex_date") <= self.end))
 
     def symbol_table(self) -> pa.Table:
         """Return one row a symbol: the latest that the source said about it."""
@@ -92,13 +91,22 @@ class Receipt(Section):
             if name == "bars":
                 fresh = {f"bars/{i}": self.opened.digest("bars", **self._query(i)) for i in self.intervals}
             else:
-                fresh = {name: self.opened.digest(name, symbols=self.symbols, source=self.source)}
+                fresh = {name: self._digest(name)}
             if any(self.digests.get(k) != v for k, v in fresh.items()):
                 return False
         return True
 
-    def _query(self, interval: str) -> dict[str, object]:
-        return {"symbols": self.symbols, "source": self.source, "venue": self.venue, "interval": interval}
+    def _digest(self, name: str) -> str:
+        if name == "actions":
+            return content_digest(self.actions(), KEYS[name])
+        return self.opened.digest(name, symbols=self.symbols, source=self.source)
+
+    def _query(self, interval: str) -> dict[str, Any]:
+        # The lake may hold more of the source than was asked for. A stamp is an end: midnight ends the last day.
+        start = datetime.combine(self.start, time(), krx.KST) + timedelta(microseconds=1)
+        end = datetime.combine(self.end, time(), krx.KST) + timedelta(days=1)
+        names = {"symbols": self.symbols, "source": self.source, "venue": self.venue, "interval": interval}
+        return {**names, "start": start.astimezone(UTC), "end": end.astimezone(UTC)}
 
 
 def take(lake: Lake, **known: object) -> Receipt:
@@ -110,7 +118,7 @@ def take(lake: Lake, **known: object) -> Receipt:
         rows[interval] = found.num_rows
         digests[f"bars/{interval}"] = lake.digest("bars", **bare._query(interval))
     for name in ("actions", "symbols"):
-        digests[name] = lake.digest(name, symbols=bare.symbols, source=bare.source)
+        digests[name] = bare._digest(name)
     for name in ("bars", "actions", "symbols"):
         versions[name] = lake.version(name)
     return bare.model_copy(update={"rows": rows, "digests": digests, "versions": versions})

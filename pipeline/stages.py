@@ -51,7 +51,7 @@ STAGES = (
     Stage("train", "pipeline.learn:train", ("features",), ("split", "train"), ("tune",)),
     Stage("predict", "pipeline.learn:predict", ("features", "train"), ("predict",)),
     Stage("backtest", "pipeline.backtest.stage:backtest", ("ingest", "predict"), ("backtest",)),
-    Stage("report", "pipeline.report:report", ("ingest", "features", "train", "predict", "backtest"), ("report",), ("tune",)),
+    Stage("report", "pipeline.report.stage:report", ("ingest", "features", "train", "predict", "backtest"), ("report",), ("tune",)),
 )
 BY_NAME = {stage.name: stage for stage in STAGES}
 

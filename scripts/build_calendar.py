@@ -12,49 +12,38 @@ from pathlib import Path
 FIRST, LAST = "1985-01-01", "2027-12-31"
 FILE = Path(__file__).resolve().parents[1] / "pipeline" / "krx_holidays.json"
 
-# Weekdays that exchange_calendars 4.13.2 has as sessions and on which the exchange is shut.
+# Days that exchange_calendars 4.13.2 has as sessions and on which the exchange was or is shut. Those before 1999: no
+# trade in any daily series of the big stocks of the time (elections, the Olympic opening, last days of the year).
 SHUT = {
+    "1985-12-28": "last days of the year",
+    "1986-12-27": "last days of the year",
+    "1988-09-17": "opening of the Olympic Games in Seoul",
+    "1990-12-29": "last days of the year",
+    "1991-12-28": "last days of the year",
+    "1995-06-27": "local elections",
+    "1995-12-28": "last days of the year",
+    "1996-04-11": "general election",
+    "1996-11-23": "no trade in any series",
+    "1996-12-28": "last days of the year",
+    "1998-06-04": "local elections",
     "2026-06-03": "local elections (KRX list of closing days 2026; exchange_calendars PR 574)",
     "2026-07-17": "Constitution Day, a public holiday again by the Public Holidays Act as amended in 2026 (PR 583)",
     "2027-05-03": "substitute for Labour Day, a public holiday with substitute days since 2026 (PR 574)",
     "2027-07-19": "substitute for Constitution Day (Saturday)",
 }
+# Days that it has as holidays and on which all big stocks traded.
+OPEN = ("1989-10-12", "1992-12-28", "1993-07-07", "1994-01-03", "1994-02-14", "1994-05-20")
 # University entrance examination (CSAT): opening and closing one hour later. exchange_calendars has none after 2020.
 # Press notices of the exchange for 2021-2025; dates of 2026 and 2027 by the Ministry of Education. 2017-11-16 stayed
 # late although the examination was moved to the 23rd after an earthquake.
+# fmt: off
 LATE = [
-    "1998-11-18",
-    "1999-11-17",
-    "2000-11-15",
-    "2001-11-07",
-    "2002-11-06",
-    "2003-11-05",
-    "2004-11-17",
-    "2005-11-23",
-    "2006-11-16",
-    "2007-11-15",
-    "2008-11-13",
-    "2009-11-12",
-    "2010-11-18",
-    "2011-11-10",
-    "2012-11-08",
-    "2013-11-07",
-    "2014-11-13",
-    "2015-11-12",
-    "2016-11-17",
-    "2017-11-16",
-    "2017-11-23",
-    "2018-11-15",
-    "2019-11-14",
-    "2020-12-03",
-    "2021-11-18",
-    "2022-11-17",
-    "2023-11-16",
-    "2024-11-14",
-    "2025-11-13",
-    "2026-11-19",
-    "2027-11-18",
+    "1998-11-18", "1999-11-17", "2000-11-15", "2001-11-07", "2002-11-06", "2003-11-05", "2004-11-17", "2005-11-23",
+    "2006-11-16", "2007-11-15", "2008-11-13", "2009-11-12", "2010-11-18", "2011-11-10", "2012-11-08", "2013-11-07",
+    "2014-11-13", "2015-11-12", "2016-11-17", "2017-11-16", "2017-11-23", "2018-11-15", "2019-11-14", "2020-12-03",
+    "2021-11-18", "2022-11-17", "2023-11-16", "2024-11-14", "2025-11-13", "2026-11-19", "2027-11-18",
 ]
+# fmt: on
 
 
 def build() -> str:
@@ -71,6 +60,7 @@ def build() -> str:
             f"expected sessions on weekdays and on Saturdays to 1998-12-05, got {list(wrong)}; widen the rule in krx.py"
         )
     closed = regular.difference(calendar.sessions).union(pd.DatetimeIndex(list(SHUT)))
+    closed = closed.difference(pd.DatetimeIndex(list(OPEN)))
     years = {str(year): closed[closed.year == year].strftime("%m%d").tolist() for year in range(1985, 2028)}
     lines = [f'    "{year}": {json.dumps(dates)}' for year, dates in years.items()]
     late = ",\n".join(f'    "{day}"' for day in LATE)

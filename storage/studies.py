@@ -13,7 +13,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 
 class StudyStorageError(Exception):
@@ -60,6 +60,8 @@ def open_storage(address: StudyAddress) -> BaseStorage:
     """
     url = address.url()
     try:
+        if "://" not in url and address.from_env:
+            raise ArgumentError(f"no URL in {address}")
         if "://" not in url or url.startswith("journal://"):
             path = Path(url.removeprefix("journal://"))
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,14 +83,11 @@ def open_storage(address: StudyAddress) -> BaseStorage:
 
 
 def _without_secret(text: str, url: str) -> str:
-    """Return the first line of a message without the password of the URL."""
-    secrets = [url]
+    """Return the first line of a message without the password of the URL; nothing of a URL that cannot be read."""
     try:
-        password = make_url(url).password
-    except SQLAlchemyError:
-        password = None
-    if password:
-        secrets.append(str(password))
-    for secret in secrets:
+        password = make_url(url).password or ""
+    except (ArgumentError, ValueError):
+        return "the URL cannot be read"
+    for secret in filter(None, (url, str(password))):
         text = text.replace(secret, "***")
     return text.strip().splitlines()[0] if text.strip() else "no message"

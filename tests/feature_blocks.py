@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from storage.store import write_json, write_parquet
 
@@ -69,9 +70,24 @@ def write_blocks(
     return out
 
 
+class Recorder:
+    """Keep what was emitted."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def __call__(self, kind: str, /, **fields: object) -> None:
+        self.events.append((kind, fields))
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [fields for k, fields in self.events if k == kind]
+
+    def said(self, text: str) -> bool:
+        """Say whether a log line holds the text."""
+        return any(text in str(fields["text"]) for fields in self.of("log"))
+
+
 def edit(out: Path, change: Any) -> None:
     """Rewrite every block with change(table)."""
     for path in sorted((out / "blocks").glob("*.parquet")):
-        import pyarrow.parquet as pq
-
         write_parquet(path, change(pq.read_table(path)))

@@ -155,7 +155,7 @@ def cci(bars: Bars, n: float) -> Outputs:
     def of(w: Array) -> float:
         return 0.0 if all_equal(w) else float((w[-1] - np.mean(w)) / (0.015 * np.mean(np.abs(w - np.mean(w)))))
 
-    return {"cci": windowed(typical, int(n), of), "typical_price": typical}
+    return {"cci": windowed(typical, int(n), of)}
 
 
 def bollinger(bars: Bars, n: float, k: float) -> Outputs:

@@ -1,4 +1,5 @@
-"""Text and typed columns become numbers and times, whole columns at once; a cell that cannot be read is marked, never guessed.
+"""Text and typed columns become numbers and times, whole columns at once; a cell that cannot be read is marked, never
+guessed.
 
 Stamps are read once for each distinct text: a panel of a thousand symbols has a few thousand dates.
 """
@@ -23,10 +24,14 @@ MISSING = pa.array(["", "-", "--", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NU
 GROUPED = r"^[+-]?\d{1,3}(,\d{3})+(\.\d*)?$"
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
-_TIME = r"(?P<hour>\d{1,2}):?(?P<minute>\d{2})(?::?(?P<second>\d{2})(?:\.(?P<fraction>\d{1,9}))?)?\s*(?P<zone>Z|UTC|[+-]\d{2}:?\d{2})?"
-SPELLINGS = (  # 20180102, 201801020930, 20180102T09:30 · 2018-01-02, 2018/1/2, 2018.01.02, 2018. 1. 2., 2018년 1월 2일, each with a time or not
+_SECOND = r"(?::?(?P<second>\d{2})(?:\.(?P<fraction>\d{1,9}))?)?"
+_TIME = r"(?P<hour>\d{1,2}):?(?P<minute>\d{2})" + _SECOND + r"\s*(?P<zone>Z|UTC|[+-]\d{2}:?\d{2})?"
+# 20180102, 201801020930; 2018-01-02, 2018/1/2, 2018.01.02, 2018. 1. 2., 2018년 1월 2일, with a time or not
+SPELLINGS = (
     r"^\s*(?P<year>(?:19|20)\d{2})(?P<month>\d{2})(?P<day>\d{2})(?:\.0+)?(?:[T\s]*" + _TIME + r")?\s*$",
-    r"^\s*(?P<year>\d{4})\s*[-/.년]\s*(?P<month>\d{1,2})\s*[-/.월]\s*(?P<day>\d{1,2})\s*[.일]?(?:[T\s]\s*" + _TIME + r")?\s*$",
+    r"^\s*(?P<year>\d{4})\s*[-/.년]\s*(?P<month>\d{1,2})\s*[-/.월]\s*(?P<day>\d{1,2})\s*[.일]?(?:[T\s]\s*"
+    + _TIME
+    + r")?\s*$",
 )
 _PYTHON_SPELLINGS = tuple(re.compile(s) for s in SPELLINGS)
 EPOCH = r"^\s*(\d{10}|\d{13})\s*$"  # seconds or milliseconds since 1970, UTC
@@ -37,7 +42,9 @@ NO_ZONE = np.iinfo(np.int64).min
 
 @dataclass(frozen=True)
 class Times:
-    """Hold distinct stamps: wall : datetime64[us], NaT = unreadable; offset : microseconds east of UTC, NO_ZONE = the text has none."""
+    """Hold distinct stamps: wall : datetime64[us], NaT = unreadable; offset : microseconds east of UTC, NO_ZONE = the
+    text has none.
+    """
 
     wall: Stamps
     offset: Longs
@@ -85,7 +92,9 @@ def _from_text(column: pa.ChunkedArray) -> tuple[Floats, Bools]:
 
 
 def times(distinct: pa.Array, date_format: str = "") -> Times:
-    """Read distinct stamps: text in several spellings, dates, timestamps, YYYYMMDD integers or epoch seconds or milliseconds."""
+    """Read distinct stamps: text in several spellings, dates, timestamps, YYYYMMDD integers or epoch seconds or
+    milliseconds.
+    """
     kind = distinct.type
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         wall = distinct.cast(pa.timestamp("us", tz=kind.tz if pa.types.is_timestamp(kind) else None), safe=False)
@@ -95,7 +104,9 @@ def times(distinct: pa.Array, date_format: str = "") -> Times:
     text = distinct.cast(pa.string())
     if date_format:
         wall = pc.strptime(text, format=date_format, unit="us", error_is_null=True)
-        return Times(wall.to_numpy(zero_copy_only=False).astype("datetime64[us]"), np.full(len(text), NO_ZONE, dtype=np.int64))
+        return Times(
+            wall.to_numpy(zero_copy_only=False).astype("datetime64[us]"), np.full(len(text), NO_ZONE, dtype=np.int64)
+        )
     wall_us, offset = _blank(len(text))
     for spelling in SPELLINGS:
         _fill(wall_us, offset, text, spelling)
@@ -146,8 +157,8 @@ def _fill(wall: Stamps, offset: Longs, text: pa.Array, spelling: str) -> None:
     zone = _text(found, "zone")
     zoned = pc.not_equal(zone, "").to_numpy(zero_copy_only=False) & ok
     if zoned.any():
-        plain = pc.replace_substring_regex(pc.replace_substring(zone, ":", ""), r"^(Z|UTC|)$", "+0000").cast(pa.int64())
-        east = plain.to_numpy(zero_copy_only=False)
+        digits = pc.replace_substring_regex(pc.replace_substring_regex(zone, "[:+]", ""), r"^(Z|UTC|)$", "0")
+        east = digits.cast(pa.int64()).to_numpy(zero_copy_only=False)
         seconds = np.sign(east) * (np.abs(east) // 100 * 3600 + np.abs(east) % 100 * 60)
         offset[zoned] = (seconds * 1_000_000)[zoned]
 

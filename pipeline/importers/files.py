@@ -1,4 +1,6 @@
-"""Find the data files under a path, in folders and zip archives, and read their bytes; what is not what its ending says is named."""
+"""Find the data files under a path, in folders and zip archives, and read their bytes; what is not what its ending says
+is named.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from .section import FilesError
-
 TEXT_ENDINGS = (".csv", ".txt", ".tsv")
 PARQUET_ENDINGS = (".parquet", ".pq")
 ENDINGS = (*TEXT_ENDINGS, *(e + ".gz" for e in TEXT_ENDINGS), *PARQUET_ENDINGS)
@@ -29,6 +29,10 @@ MAGIC = (  # what files that carry a wrong ending most often are
 )
 
 
+class FilesError(Exception):
+    """Files of which nothing can be used, or that must not be read together."""
+
+
 class BadFile(Exception):
     """One file that cannot be used: a short reason for quarantine and a sentence; the other files are read."""
 
@@ -39,7 +43,9 @@ class BadFile(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """Name one data file: `name` is shown to the user, `folder` and `stem` tell source and symbol, `read` gives its bytes unpacked."""
+    """Name one data file: `name` is shown to the user, `folder` and `stem` tell source and symbol, `read` gives its
+    bytes unpacked.
+    """
 
     name: str
     folder: str
@@ -55,7 +61,7 @@ class Entry:
 
 @dataclass
 class Found:
-    """Hold what lies under a path: data files sorted by name, files that cannot be opened, endings that are not read."""
+    """Hold what lies under a path: data files by name, files that cannot be opened, endings that are not read."""
 
     entries: list[Entry] = field(default_factory=list)
     bad: list[tuple[str, BadFile]] = field(default_factory=list)
@@ -64,9 +70,14 @@ class Found:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Found]:
-    """Give the data files under a file or folder; archives stay open inside the block. FilesError where there is nothing to read."""
+    """Give the data files under a file or folder; archives stay open inside the block. FilesError where there is
+    nothing to read.
+    """
     if not path.exists():
-        raise FilesError(f"expected a folder or file of bars at {path.absolute()}, got nothing there; give another with --ingest.path")
+        raise FilesError(
+            f"expected a folder or file of bars at {path.absolute()}, got nothing there; "
+            "give another with --ingest.path"
+        )
     found = Found()
     with ExitStack() as stack:
         files = sorted(p for p in path.rglob("*") if not p.is_dir()) if path.is_dir() else [path]
@@ -87,7 +98,9 @@ def opened(path: Path) -> Iterator[Found]:
 
 
 def files_digest(path: str | Path) -> str:
-    """Return 32 hexadecimal digits that name the files under a path by name and bytes, so that a changed file changes a stage's key."""
+    """Return 32 hexadecimal digits that name the files under a path by name and bytes, so that a changed file changes a
+    stage's key.
+    """
     root = Path(path)
     total = hashlib.sha256()
     for file in sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root] * root.is_file():
@@ -105,7 +118,9 @@ def _add(found: Found, stack: ExitStack, file: Path, relative: Path) -> None:
         try:
             archive = stack.enter_context(zipfile.ZipFile(file))
         except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
-            found.bad.append((name, BadFile("broken_zip", f"expected a zip archive, got: {error}; copy or download the file again")))
+            found.bad.append(
+                (name, BadFile("broken_zip", f"expected a zip archive, got: {error}; copy or download the file again"))
+            )
             return
         for info in archive.infolist():
             inner = unicodedata.normalize("NFC", _member_name(info))
@@ -116,7 +131,15 @@ def _add(found: Found, stack: ExitStack, file: Path, relative: Path) -> None:
     try:
         size = file.stat().st_size
     except OSError as error:
-        found.bad.append((name, BadFile("unreadable", f"expected a readable file, got: {error.strerror}; check that it exists and its rights")))
+        found.bad.append(
+            (
+                name,
+                BadFile(
+                    "unreadable",
+                    f"expected a readable file, got: {error.strerror}; check that it exists and its rights",
+                ),
+            )
+        )
         return
     _add_entry(found, name, size, partial(_bytes, file))
 
@@ -128,11 +151,22 @@ def _add_entry(found: Found, name: str, size: int, read: Callable[[], bytes]) ->
         found.ignored[PurePosixPath(lower).suffix] += 1
         return
     folder, _, last = name.rpartition("/")
-    found.entries.append(Entry(name, folder, last[: -len(ending)], ending, size, partial(_unpacked, read) if ending.endswith(".gz") else read))
+    found.entries.append(
+        Entry(
+            name,
+            folder,
+            last[: -len(ending)],
+            ending,
+            size,
+            partial(_unpacked, read) if ending.endswith(".gz") else read,
+        )
+    )
 
 
 def _member_name(info: zipfile.ZipInfo) -> str:
-    """Return a member's name; archives made on Korean Windows hold cp949 without saying so, and zipfile takes that for cp437."""
+    """Return a member's name; archives made on Korean Windows hold cp949 without saying so, and zipfile takes that for
+    cp437.
+    """
     if info.flag_bits & 0x800 or info.filename.isascii():
         return info.filename
     try:
@@ -145,14 +179,18 @@ def _bytes(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise BadFile("unreadable", f"expected a readable file, got: {error.strerror}; check that it exists and its rights") from error
+        raise BadFile(
+            "unreadable", f"expected a readable file, got: {error.strerror}; check that it exists and its rights"
+        ) from error
 
 
 def _unzipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     try:
         return archive.read(info)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
-        raise BadFile("broken_zip", f"expected a sound member of the archive, got: {error}; copy or download the archive again") from error
+        raise BadFile(
+            "broken_zip", f"expected a sound member of the archive, got: {error}; copy or download the archive again"
+        ) from error
     except RuntimeError as error:  # zipfile's way to say that a password is needed
         raise BadFile("unreadable", f"expected an archive without password, got: {error}; unpack it first") from error
 
@@ -161,13 +199,17 @@ def _unpacked(read: Callable[[], bytes]) -> bytes:
     try:
         return gzip.decompress(read())
     except (OSError, EOFError, zlib.error) as error:
-        raise BadFile("not_gzip", f"expected gzip data because of the ending .gz, got: {error}; rename or copy the file again") from error
+        raise BadFile(
+            "not_gzip", f"expected gzip data because of the ending .gz, got: {error}; rename or copy the file again"
+        ) from error
 
 
 def as_text(data: bytes) -> tuple[bytes, list[tuple[int, str]]]:
-    """Return UTF-8 with plain line ends, and the lines (number, shown text) that no encoding could read; those are left empty.
+    """Return UTF-8 with plain line ends, and the lines (number, shown text) that no encoding could read; those are left
+    empty.
 
-    UTF-8 with or without a byte order mark, UTF-16 with one, cp949, or a mixture by lines. BadFile where it is no text at all.
+    UTF-8 with or without a byte order mark, UTF-16 with one, cp949, or a mixture by lines. BadFile where it is no text
+    at all.
     """
     for magic, what, remedy in MAGIC:
         if data.startswith(magic):
@@ -183,7 +225,9 @@ def as_text(data: bytes) -> tuple[bytes, list[tuple[int, str]]]:
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if not data.strip():
-        raise BadFile("empty_file", "expected rows of bars, got an empty file; download it again or take it out of the folder")
+        raise BadFile(
+            "empty_file", "expected rows of bars, got an empty file; download it again or take it out of the folder"
+        )
     if data.isascii():
         return data, []
     try:

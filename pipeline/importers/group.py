@@ -23,25 +23,27 @@ Lost = tuple[int, int, str, str]  # file, line, reason, text
 
 
 class Group:
-    """Hold what was read of some files. A file's number is its place in the load; `lost` are lines and files of no use."""
+    """Hold what was read of some files; a file's number is its place in the load, `lost` are those of no use."""
 
     def __init__(self, section: ImportSection) -> None:
         self.section = section
         self.files = 0
         self.listings: list[pa.Table] = []
         self.lost: list[Lost] = []
+        self.bases: set[str] = set()  # values of the column 'source', also of rows that are not taken
         self._bodies: dict[Layout, list[text.Body]] = defaultdict(list)
+        self._by_file: dict[int, list[text.Body]] = {}
         self._tables: dict[int, tuple[Layout, pa.Table]] = {}
         self._lines: dict[tuple[int, int], list[bytes]] = {}
 
-    def read(self, number: int, entry: Entry) -> None:
-        """Read one file; one that cannot be used is noted."""
+    def read(self, number: int, entry: Entry, *, owned: bool) -> None:
+        """Read one file; one that cannot be used is noted. `owned` says that its name tells the symbol of its rows."""
         self.files += 1
         try:
             if entry.parquet:
-                self._add_table(number, *parquet(entry, self.section))
+                self._add_table(number, *parquet(entry, self.section), owned)
             else:
-                self._add_text(number, entry.read())
+                self._add_text(number, entry.read(), owned)
         except BadFile as bad:
             self.refuse(number, bad)
 
@@ -59,6 +61,7 @@ class Group:
         for number, (layout, table) in self._tables.items():
             file, line = np.full(table.num_rows, number, np.int32), np.arange(1, table.num_rows + 1)
             parts.append(rows.of_table(table, layout, file, line, symbols, owner, self.section))
+        self.bases.update(*(part.basis for part in parts))
         parts = [part for part in parts if len(part)]
         return rows.together(parts) if parts else None
 
@@ -67,8 +70,8 @@ class Group:
         if number in self._tables:
             row = self._tables[number][1].slice(line - 1, 1).to_pylist()[0]
             return " ".join(f"{name}={value}" for name, value in row.items())[:SHOWN]
-        for body in (b for bodies in self._bodies.values() for b in bodies):
-            if body.file == number and body.first <= line < body.first + body.lines:
+        for body in self._by_file[number]:
+            if body.first <= line < body.first + body.lines:
                 key = (number, body.first)
                 if key not in self._lines:
                     self._lines[key] = body.data.split(b"\n")
@@ -98,7 +101,7 @@ class Group:
         }
         return pa.table({f.name: pa.array(columns[f.name], f.type) for f in QUARANTINE_COLUMNS})
 
-    def _add_text(self, number: int, data: bytes) -> None:
+    def _add_text(self, number: int, data: bytes, owned: bool) -> None:
         data, unreadable = as_text(data)
         self.lost += [(number, line, "undecodable", shown) for line, shown in unreadable]
         start = data[: layouts.HEAD_BYTES].split(b"\n", layouts.HEAD_LINES)
@@ -110,13 +113,25 @@ class Group:
         if layout.kind == "listing":
             self.listings.append(text.parse(layout, bodies).table)
         else:
+            _require_symbol(layout, owned)
             self._bodies[layout] += bodies
+            self._by_file[number] = bodies
 
-    def _add_table(self, number: int, layout: Layout, table: pa.Table) -> None:
+    def _add_table(self, number: int, layout: Layout, table: pa.Table, owned: bool) -> None:
         if layout.kind == "listing":
             self.listings.append(table)
         else:
+            _require_symbol(layout, owned)
             self._tables[number] = layout, table
+
+
+def _require_symbol(layout: Layout, owned: bool) -> None:
+    if layout.kind == "bars" and not owned and not layout.has("code"):
+        raise BadFile(
+            "unknown_symbol",
+            "expected a file named by its code (005930.csv) or a column of codes, got neither; rename the file, or for "
+            "symbols of another exchange set ingest.files.market=other with its timezone and stamps",
+        )
 
 
 def parquet(entry: Entry, section: ImportSection) -> tuple[Layout, pa.Table]:
@@ -133,7 +148,8 @@ def parquet(entry: Entry, section: ImportSection) -> tuple[Layout, pa.Table]:
     except (pa.ArrowException, OSError) as error:
         got = "text" if data[:64].isascii() and data.strip() else "other bytes"
         raise BadFile(
-            "not_parquet", f"expected a Parquet file because of its ending, got {got} ({error}); rename or write it again"
+            "not_parquet",
+            f"expected a Parquet file because of its ending, got {got} ({error}); rename or write it again",
         ) from error
     if table.num_rows == 0:
         raise BadFile("empty_file", "expected rows of bars, got a Parquet file without rows; take it out of the folder")

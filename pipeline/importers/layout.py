@@ -17,7 +17,11 @@ from .section import ImportSection
 DELIMITERS = (",", "\t", ";", "|")
 HEAD_LINES, HEAD_BYTES = 12, 65536  # a header further down is not looked for
 # Files without a header, by the number of their columns; what follows the sixth is not read.
-UNNAMED = {2: ("date", "close"), 5: ("date", "open", "high", "low", "close"), 6: ("date", "open", "high", "low", "close", "volume")}
+UNNAMED = {
+    2: ("date", "close"),
+    5: ("date", "open", "high", "low", "close"),
+    6: ("date", "open", "high", "low", "close", "volume"),
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,9 @@ class Layout:
         return any(role == name for name, _ in self.roles)
 
 
-def of_columns(names: Sequence[str], given: Mapping[str, str], *, width: int = 0, delimiter: str = ",") -> Layout | None:
+def of_columns(
+    names: Sequence[str], given: Mapping[str, str], *, width: int = 0, delimiter: str = ","
+) -> Layout | None:
     """Return the layout that a list of column names tells, None where it holds neither closes nor a listing."""
     found = roles(names, given)
     width = max(width, len(names))
@@ -52,7 +58,9 @@ def of_columns(names: Sequence[str], given: Mapping[str, str], *, width: int = 0
 
 
 def of_text(lines: Sequence[str], section: ImportSection) -> tuple[Layout, int]:
-    """Return the layout of a text file from its first lines, and how many lines go before its data. BadFile says what is missing."""
+    """Return the layout of a text file from its first lines, and how many lines go before its data. BadFile says what
+    is missing.
+    """
     given = tuple(sorted(section.columns.items()))
     found: list[tuple[int, Layout, int]] = []  # how much of the line was understood, the layout, lines before the data
     for delimiter in DELIMITERS:
@@ -79,7 +87,8 @@ def needed(found: Sequence[str], header: Sequence[str]) -> str:
     missing = [role for role in ("date", "close") if role not in found]
     accepted = "; ".join(f"{role}: {', '.join(ACCEPTED[role][:8])}" for role in missing)
     return (
-        f"expected columns for {' and '.join(missing)} (accepted names: {accepted}), found {', '.join(map(repr, header[:12])) or 'none'}; "
+        f"expected columns for {' and '.join(missing)} (accepted names: {accepted}), "
+        f"found {', '.join(map(repr, header[:12])) or 'none'}; "
         "rename the column or name it in ingest.files.columns, or give ingest.files.header for files without a header"
     )
 

@@ -15,7 +15,10 @@ from .section import SYMBOL_COLUMNS
 
 
 def of_bars(
-    symbol: Sequence[str], last: npt.NDArray[np.datetime64], names: Mapping[str, str], told: Mapping[str, Mapping[str, str]]
+    symbol: Sequence[str],
+    last: npt.NDArray[np.datetime64],
+    names: Mapping[str, str],
+    told: Mapping[str, Mapping[str, str]],
 ) -> pa.Table:
     """Return one SYMBOLS row for each symbol with bars, as of its last bar's day.
 
@@ -43,7 +46,11 @@ def of_listings(tables: Sequence[pa.Table], market: str, day: np.datetime64) -> 
     found: dict[str, dict[str, str | None]] = {}
     for table in tables:
         codes, texts = said(table["code"])
-        columns = {name: table[name].to_pylist() for name in ("name", "market", "sector", "shares") if name in table.column_names}
+        columns = {
+            name: table[name].to_pylist()
+            for name in ("name", "market", "sector", "shares")
+            if name in table.column_names
+        }
         for i, code in enumerate(codes):
             number = symbols.of_cell(texts[code]) if code >= 0 else -1
             if number >= 0:
@@ -54,7 +61,9 @@ def of_listings(tables: Sequence[pa.Table], market: str, day: np.datetime64) -> 
 
 def _table(symbol: list[str], day: npt.NDArray[np.datetime64], given: dict[str, list[str | None]]) -> pa.Table:
     n = len(symbol)
-    shares, _ = numbers(pa.chunked_array([pa.array([None if s is None else str(s) for s in given["shares"]], pa.string())]))
+    shares, _ = numbers(
+        pa.chunked_array([pa.array([None if s is None else str(s) for s in given["shares"]], pa.string())])
+    )
     columns = {
         "symbol": symbol,
         "name": given["name"],
@@ -64,5 +73,7 @@ def _table(symbol: list[str], day: npt.NDArray[np.datetime64], given: dict[str, 
         "shares": pa.array(shares, from_pandas=True),
         "as_of": pa.array(day.astype("datetime64[D]")),
     }
-    arrays = {f.name: pa.array(columns[f.name], f.type) if f.name in columns else pa.nulls(n, f.type) for f in SYMBOL_COLUMNS}
+    arrays = {
+        f.name: pa.array(columns[f.name], f.type) if f.name in columns else pa.nulls(n, f.type) for f in SYMBOL_COLUMNS
+    }
     return pa.table(arrays)

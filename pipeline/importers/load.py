@@ -1,4 +1,6 @@
-"""Load what lies under a path: files go in groups of whole symbols, each group becomes checked bars, trouble is told as it is met."""
+"""Load what lies under a path: files go in groups of whole symbols, each group becomes checked bars, trouble is told as
+it is met.
+"""
 
 from __future__ import annotations
 
@@ -15,24 +17,29 @@ from pipeline import quality
 from storage.emit import Emit, silent
 
 from . import listing, rows
-from .files import Entry, Found, opened
+from .files import Entry, FilesError, Found, opened
 from .group import Group
 from .names import code_in, company_in, index_in
 from .rows import Rows, Symbols
-from .section import BAR_COLUMNS, QUARANTINE_COLUMNS, FilesError, ImportSection, Loaded
+from .section import BAR_COLUMNS, QUARANTINE_COLUMNS, ImportSection, Loaded
 
 GROUP_BYTES = 64 * 2**20  # of the files that are read together; more costs memory and saves nothing
 TOLD = 5  # files named in a message
-DISAGREE_ROWS, DISAGREE_SHARE = 20, 0.01  # files of one symbol that differ in more of their common rows are no one source
+TELL_FILES = 100
+DISAGREE_ROWS, DISAGREE_SHARE = (
+    20,
+    0.01,
+)  # files of one symbol that differ in more of their common rows are no one source
 Numbered = tuple[int, Entry]
 
 
 def load(path: str | Path, section: ImportSection, emit: Emit = silent) -> Iterator[Loaded]:
-    """Read all bars under a file, folder or archive, batch by batch; what cannot be used is in the batches' `quarantined`.
+    """Read all bars under a file, folder or archive, batch by batch; what cannot be used is in the batches'
+    `quarantined`.
 
-    A batch holds whole symbols where each file holds one symbol; files that hold several are one batch together. Only one adjustment
-    basis is handed over: FilesError when subfolders hold the same symbols, when a column `source` has several values and when files
-    of one symbol disagree. FilesError also when nothing usable is found.
+    A batch holds whole symbols where each file holds one symbol; files that hold several are one batch together. Only
+    one adjustment basis is handed over: FilesError when subfolders hold the same symbols, when a column `source` has
+    several values and when files of one symbol disagree. FilesError also when nothing usable is found.
     """
     with opened(Path(path)) as found:
         yield from _Load(section, emit, found, Path(path)).batches()
@@ -52,7 +59,7 @@ class _Load:
         self.listings: list[pa.Table] = []
         self.reasons: Counter[str] = Counter()
         self.troubles: list[str] = []
-        self.good = 0
+        self.good = self.padded = 0
         self.last = np.datetime64("1900-01-01", "D")
 
     def batches(self) -> Iterator[Loaded]:
@@ -64,10 +71,12 @@ class _Load:
                 for number, (_, bad) in enumerate(self.found.bad, total):
                     group.refuse(number, bad)
             for number, entry in files:
-                group.read(number, entry)
+                group.read(number, entry, owned=number in self.owners)
+                done += 1
+                if done % TELL_FILES == 0 or done == total:
+                    self.emit("progress", done=done, total=total, unit="files")
             yield from self._loaded(group)
-            done += len(files)
-            self.emit("progress", done=done, total=total, unit="files")
+        self._require_basis()
         if self.good == 0:
             raise FilesError(self._nothing())
         if self.section.listing:
@@ -95,10 +104,14 @@ class _Load:
         self._refuse_folders()
 
     def _groups(self) -> list[list[Numbered]]:
-        """Put files of single symbols, in order of symbol, in groups of about GROUP_BYTES, and all others in one group at the end."""
+        """Put files of single symbols, in order of symbol, in groups of about GROUP_BYTES, and all others in one group
+        at the end.
+        """
         numbered = list(enumerate(self.found.entries))
         single = sorted((f for f in numbered if f[0] in self.owners), key=lambda f: (self.owners[f[0]], f[0]))
         several = [f for f in numbered if f[0] not in self.owners]
+        if self.section.join_folders:  # a symbol may be anywhere
+            return [single + several]
         out: list[list[Numbered]] = [[]]
         size = 0
         for _, files in groupby(single, key=lambda f: self.owners[f[0]]):
@@ -118,11 +131,11 @@ class _Load:
     def _loaded(self, group: Group) -> Iterator[Loaded]:
         found = group.rows(self.symbols, self._owner)
         self.listings += group.listings
+        self.bases |= group.bases
+        self._refuse_bases()
         counts = {"files": group.files, "rows": 0 if found is None else len(found)}
         fault = np.zeros(0, np.int8)
         if found is not None:
-            self.bases |= found.basis
-            self._refuse_bases()
             counts["blank"] = int(found.empty.sum())
             found = rows.taken(found, ~found.empty)
             fault = rows.faults(found)
@@ -132,28 +145,39 @@ class _Load:
         quarantined = group.quarantine(found, fault, self.names, lambda n: self.symbols.names[n] if n >= 0 else None)
         if found is None or not by_interval:
             self._note(quarantined)
-            yield Loaded(BAR_COLUMNS.empty_table(), quarantined, None, self.section.market, False, self.section.interval or "1d", counts)
+            yield Loaded(
+                BAR_COLUMNS.empty_table(),
+                quarantined,
+                None,
+                self.section.market,
+                False,
+                self.section.interval or "1d",
+                counts,
+            )
             return
         for interval, files in by_interval.items():
             chosen = rows.taken(found, (fault == 0) & np.isin(found.file, files))
             yield self._checked(group, chosen, interval, quarantined, counts)
             quarantined, counts = QUARANTINE_COLUMNS.empty_table(), {}
 
-    def _checked(self, group: Group, chosen: Rows, interval: str, quarantined: pa.Table, counts: dict[str, int]) -> Loaded:
+    def _checked(
+        self, group: Group, chosen: Rows, interval: str, quarantined: pa.Table, counts: dict[str, int]
+    ) -> Loaded:
         ts = rows.ends(chosen, interval, self.section)
         table = rows.bars(chosen, ts, self.symbols, interval, self.section, self.names)
         good, bad = quality.check(table, market=self.section.market)
         good = good.cast(BAR_COLUMNS)
-        files = {name: number for number, name in enumerate(self.names)}
-        written = [group.written(files[f], n) for f, n in zip(bad["file"].to_pylist(), bad["line"].to_pylist())]
-        bad = bad.set_column(bad.column_names.index("row"), "row", pa.array(written, pa.string()))
         counts |= {
             "duplicate": table.num_rows - good.num_rows - bad.num_rows,
             "unsorted": int(((np.diff(ts) < 0) & (np.diff(chosen.file) == 0) & (np.diff(chosen.symbol) == 0)).sum()),
-            "padded": self.symbols.padded,
+            "padded": self.symbols.padded - self.padded,
         }
+        self.padded = self.symbols.padded
         self._refuse_disagreement(bad, counts["duplicate"])
         self._note_folders(chosen)
+        files = {name: number for number, name in enumerate(self.names)}
+        written = [group.written(files[f], n) for f, n in zip(bad["file"].to_pylist(), bad["line"].to_pylist())]
+        bad = bad.set_column(bad.column_names.index("row"), "row", pa.array(written, pa.string()))
         quarantined = pa.concat_tables([quarantined, bad.select(QUARANTINE_COLUMNS.names).cast(QUARANTINE_COLUMNS)])
         self._note(quarantined)
         self.good += good.num_rows
@@ -161,14 +185,14 @@ class _Load:
         if good.num_rows:
             told = self._symbol_rows(good, chosen)
             self.last = max(self.last, told["as_of"].to_numpy().max())
-        no_range = bool(good.num_rows) and all(pc.all(pc.is_nan(good[name])).as_py() for name in ("open", "high", "low"))
+        no_range = bool(good.num_rows) and all(
+            pc.all(pc.is_nan(good[name])).as_py() for name in ("open", "high", "low")
+        )
         return Loaded(good, quarantined, told, self.section.market, no_range, interval, counts)
 
     def _symbol_rows(self, good: pa.Table, chosen: Rows) -> pa.Table:
         latest = good.group_by("symbol").aggregate([("ts", "max")]).sort_by("symbol")
-        zone = "Asia/Seoul" if self.section.market == "KRX" else self.section.timezone
-        day = pc.local_timestamp(latest["ts_max"].cast(pa.timestamp("us", tz=zone))).to_numpy()
-        day = (day.astype("datetime64[us]") - np.timedelta64(1, "us")).astype("datetime64[D]")  # midnight ends the day before
+        day = rows.day_of(latest["ts_max"].cast(pa.int64()).to_numpy(), self.section)
         told = listing.last_said(chosen, self.symbols)
         return listing.of_bars(latest["symbol"].to_pylist(), day, self.companies, told)
 
@@ -176,10 +200,12 @@ class _Load:
         with opened(path) as found:
             group = Group(self.section)
             for number, entry in enumerate(found.entries):
-                group.read(number, entry)
+                group.read(number, entry, owned=False)
         if not group.listings:
             got = group.lost[0][3] if group.lost else "a file of bars"
-            raise FilesError(f"expected columns for code and name in the listing {path}, got: {got}; correct ingest.files.listing")
+            raise FilesError(
+                f"expected columns for code and name in the listing {path}, got: {got}; correct ingest.files.listing"
+            )
         self.listings += group.listings
 
     def _note(self, quarantined: pa.Table) -> None:
@@ -193,11 +219,13 @@ class _Load:
             self.emit("log", level="warning", text=f"{row['file']} is not used: {row['row']}")
 
     def _note_folders(self, chosen: Rows) -> None:
-        """Note in which folders symbols were found that only the rows could tell."""
+        """Note where symbols were found that only the rows could tell; a symbol that has its own file is refused."""
         several = ~np.isin(chosen.file, np.array(list(self.owners), np.int32))
         pairs = np.unique(chosen.symbol[several].astype(np.int64) << 32 | chosen.file[several])
+        single = set(self.owners.values())
         for pair in pairs.tolist():
-            self.folders[self.symbols.names[pair >> 32]].add(self.found.entries[pair & 0xFFFFFFFF].folder)
+            symbol, entry = self.symbols.names[pair >> 32], self.found.entries[pair & 0xFFFFFFFF]
+            self.folders[symbol].add(entry.name if symbol in single else entry.folder)
         self._refuse_folders()
 
     def _refuse_folders(self) -> None:
@@ -205,23 +233,25 @@ class _Load:
         if not shared or self.section.join_folders:
             return
         folders = sorted(set().union(*(self.folders[s] for s in shared)))
-        choices = ", ".join(str(self.path / f) if f else f"{self.path} without its subfolders" for f in folders[:8])
+        choices = ", ".join(str(self.path / f) if f else f"the files of {self.path} alone" for f in folders[:8])
         raise FilesError(
-            f"expected one source, got {len(folders)} folders or archives under {self.path} that hold the same symbols "
-            f"({', '.join(shared[:TOLD])}); their prices may have different adjustment bases and are not joined: choose one with "
-            f"--ingest.path ({choices}), or set ingest.files.join_folders if all are on one basis"
+            f"expected one source, got {len(folders)} places under {self.path} that hold the same symbols "
+            f"({', '.join(shared[:TOLD])}); their prices may have different adjustment bases and are not joined: "
+            f"choose one with --ingest.path ({choices}), or set ingest.files.join_folders if all are on one basis"
         )
 
     def _refuse_bases(self) -> None:
-        if self.section.basis and self.section.basis not in self.bases and self.bases:
-            raise FilesError(
-                f"expected rows whose column 'source' is {self.section.basis!r} in {self.path}, got {sorted(self.bases)}; "
-                "correct ingest.files.basis"
-            )
         if len(self.bases) > 1 and not self.section.basis:
             raise FilesError(
-                f"expected one source, got {sorted(self.bases)} in the column 'source' of {self.path}; they may have different "
-                "adjustment bases and are not joined: choose one with --ingest.files.basis"
+                f"expected one source, got {sorted(self.bases)} in the column 'source' of {self.path}; "
+                "they may have different adjustment bases and are not joined: choose one with --ingest.files.basis"
+            )
+
+    def _require_basis(self) -> None:
+        if self.section.basis and self.section.basis not in self.bases:
+            raise FilesError(
+                f"expected rows whose column 'source' is {self.section.basis!r} in {self.path}, "
+                f"got {sorted(self.bases)}; correct ingest.files.basis"
             )
 
     def _refuse_disagreement(self, bad: pa.Table, agreeing: int) -> None:
@@ -232,20 +262,14 @@ class _Load:
         if keys.num_rows >= DISAGREE_ROWS and keys.num_rows > DISAGREE_SHARE * (keys.num_rows + agreeing):
             files = pc.unique(rows_["file"]).to_pylist()
             raise FilesError(
-                f"expected files that agree, got {keys.num_rows} bars with different values in {', '.join(files[:TOLD])} "
-                f"(e.g. {keys['symbol'][0].as_py()}); they may have different adjustment bases and are not joined: "
-                "import one of them at a time with --ingest.path"
+                f"expected files that agree, got {keys.num_rows} bars with different values in "
+                f"{', '.join(files[:TOLD])} (e.g. {keys['symbol'][0].as_py()}); they may have different bases "
+                "and are not joined: import one of them at a time with --ingest.path"
             )
 
     def _nothing(self) -> str:
         counted = ", ".join(f"{reason} {n}" for reason, n in self.reasons.most_common()) or "no rows"
-        hint = ""
-        if self.section.market == "KRX" and self.reasons["unknown_symbol"]:
-            hint = (
-                "; name files by their code (005930.csv) or add a column of codes; for symbols of another exchange set "
-                "ingest.files.market=other with its timezone and stamps"
-            )
         return (
-            f"expected bars in {len(self.names)} file(s) under {self.path.absolute()}, got none that can be used ({counted}). "
-            f"First troubles: {' | '.join(self.troubles) or 'none'}{hint}"
+            f"expected bars in {len(self.names)} file(s) under {self.path.absolute()}, "
+            f"got none that can be used ({counted}). First troubles: {' | '.join(self.troubles) or 'none'}"
         )

@@ -1,4 +1,4 @@
-"""What columns, files and symbols are called: the one table of column names, and codes and company names in file names."""
+"""What columns, files and symbols are called: the table of column names, codes and company names in file names."""
 
 from __future__ import annotations
 
@@ -8,24 +8,61 @@ from collections.abc import Mapping, Sequence
 
 PRICES = ("open", "high", "low", "close")
 NUMBERS = (*PRICES, "volume", "turnover")
-TEXTS = ("date", "time", "code", "source", "name", "market", "sector", "shares")
+ROLES = ("date", "time", "code", *NUMBERS, "source", "name", "market", "sector", "shares")
 
-# Spelled as `normalised` leaves them: lower case, without blanks, underscores and units in brackets. The first that is present is taken,
-# so an unadjusted close goes before an adjusted one.
+# Spelled as `normalised` leaves them: lower case, without blanks, underscores and units in brackets. The first that is
+# present is taken, so an unadjusted close goes before an adjusted one.
 ACCEPTED: dict[str, tuple[str, ...]] = {
     "date": (
-        *("date", "날짜", "일자", "거래일", "거래일자", "기준일", "기준일자", "영업일자", "tradedate", "basdt", "stckbsopdate"),
+        *(
+            "date",
+            "날짜",
+            "일자",
+            "거래일",
+            "거래일자",
+            "기준일",
+            "기준일자",
+            "영업일자",
+            "tradedate",
+            "basdt",
+            "stckbsopdate",
+        ),
         *("datetime", "timestamp", "일시", "ts", "dt", "indexlevel0", "unnamed:0", "index"),
     ),
     "time": ("time", "시간", "시각", "체결시간", "stckcntghour"),
     "code": (
-        *("code", "symbol", "ticker", "종목코드", "단축코드", "코드", "isusrtcd", "mkscshrniscd", "shcode", "stockcode"),
+        *(
+            "code",
+            "symbol",
+            "ticker",
+            "종목코드",
+            "단축코드",
+            "코드",
+            "isusrtcd",
+            "mkscshrniscd",
+            "shcode",
+            "stockcode",
+        ),
     ),
     "open": ("open", "시가", "오픈", "openprice", "stckoprc", "mkp", "tddopnprc"),
     "high": ("high", "고가", "highprice", "stckhgpr", "hipr", "tddhgprc"),
     "low": ("low", "저가", "lowprice", "stcklwpr", "lopr", "tddlwprc"),
     "close": (
-        *("close", "종가", "현재가", "closeprice", "stckclpr", "stckprpr", "clpr", "tddclsprc", "price", "last", "adjclose", "adjustedclose", "수정종가"),
+        *(
+            "close",
+            "종가",
+            "현재가",
+            "closeprice",
+            "stckclpr",
+            "stckprpr",
+            "clpr",
+            "tddclsprc",
+            "price",
+            "last",
+            "adjclose",
+            "adjustedclose",
+            "수정종가",
+        ),
     ),
     "volume": ("volume", "거래량", "vol", "vol.", "acmlvol", "cntgvol", "trqu", "acctrdvol", "tickvolume"),
     "turnover": ("turnover", "거래대금", "amount", "value", "acmltrpbmn", "trprc", "acctrdval"),
@@ -51,14 +88,56 @@ INDICES = {  # what an index file is called -> (symbol, name)
     "krx100": ("KRX100", "KRX 100"),
     "krx300": ("KRX300", "KRX 300"),
 }
-MARKETS = {"유가증권": "KOSPI", "유가증권시장": "KOSPI", "코스피": "KOSPI", "코스닥": "KOSDAQ", "코넥스": "KONEX", "STK": "KOSPI", "KSQ": "KOSDAQ", "KNX": "KONEX"}
+MARKETS = {
+    "유가증권": "KOSPI",
+    "유가증권시장": "KOSPI",
+    "코스피": "KOSPI",
+    "코스닥": "KOSDAQ",
+    "코넥스": "KONEX",
+    "STK": "KOSPI",
+    "KSQ": "KOSDAQ",
+    "KNX": "KONEX",
+}
 
-# A KRX short code: six characters, the first a digit, letters possible after it (00680K, 0126Z0); ETNs have seven (Q530001).
+# A KRX short code: four digits and two digits or letters (00680K, 0126Z0); of an ETN Q and six digits.
 _IN_TEXT = re.compile(r"(?<![0-9A-Za-z])A?(?P<code>\d{4}[0-9A-Z]{2}|Q\d{6})(?![0-9A-Za-z])")
 _KOREAN = re.compile(r"[\uac00-\ud7a3]")
 _NOT_A_NAME = {
-    *("price", "prices", "rich", "daily", "day", "ohlcv", "ohlc", "close", "data", "raw", "adj", "adjusted", "ks", "kq", "kospi", "kosdaq"),
-    *("krx", "stock", "chart", "minute", "min", "1d", "1m", "new", "final", "일봉", "분봉", "주가", "시세", "수정주가", "종가"),
+    *(
+        "price",
+        "prices",
+        "rich",
+        "daily",
+        "day",
+        "ohlcv",
+        "ohlc",
+        "close",
+        "data",
+        "raw",
+        "adj",
+        "adjusted",
+        "ks",
+        "kq",
+        "kospi",
+        "kosdaq",
+    ),
+    *(
+        "krx",
+        "stock",
+        "chart",
+        "minute",
+        "min",
+        "1d",
+        "1m",
+        "new",
+        "final",
+        "일봉",
+        "분봉",
+        "주가",
+        "시세",
+        "수정주가",
+        "종가",
+    ),
 }
 
 
@@ -70,8 +149,9 @@ def normalised(name: str) -> str:
 
 
 def roles(header: Sequence[str], given: Mapping[str, str]) -> dict[str, int]:
-    """Return role -> position; `given` (role -> name in the file) goes before the table, an unnamed first column is the date
-    unless codes have a column, when it numbers the rows."""
+    """Return role -> position; `given` (role -> name in the file) goes before the table, an unnamed first column is the
+    date unless codes have a column, when it numbers the rows.
+    """
     names = [normalised(cell) for cell in header]
     out: dict[str, int] = {}
     for role, name in given.items():
@@ -93,7 +173,7 @@ def roles(header: Sequence[str], given: Mapping[str, str]) -> dict[str, int]:
 
 
 def code_in(text: str) -> str | None:
-    """Return the KRX code in a text such as "A005930", "005930.KS", "005930_삼성전자" or "삼성전자(005930)", else None."""
+    """Return the KRX code in a text such as A005930, 005930.KS, 005930_삼성전자 or 삼성전자(005930), else None."""
     found = _IN_TEXT.search(unicodedata.normalize("NFC", text))
     return found["code"] if found else None
 

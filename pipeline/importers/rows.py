@@ -22,13 +22,13 @@ from .section import BAR_COLUMNS, ImportSection
 Ints = npt.NDArray[np.int32]
 Said = tuple[Ints, list[str]]  # a text column: codes (-1 = empty) into distinct texts
 SAID = ("name", "market", "sector", "shares")
-KST_US = 9 * 3_600_000_000
+KST, KST_US = "Asia/Seoul", 9 * 3_600_000_000  # without daylight saving time since 1988-10
 REASONS = ("", "not_a_date", "unknown_symbol", "not_a_number", "columns_out_of_order", "unknown_interval")
 
 
 @dataclass
 class Symbols:
-    """Give each symbol a number, the same for all files of a load, and count codes that had lost their leading zeros."""
+    """Give each symbol a number, one for all files of a load, and count codes that had lost their leading zeros."""
 
     market: str
     names: list[str] = field(default_factory=list)
@@ -76,13 +76,23 @@ class Rows:
 
 
 def of_table(
-    table: pa.Table, layout: Layout, file: Ints, line: Longs, symbols: Symbols, owner: Callable[[int], int], section: ImportSection
+    table: pa.Table,
+    layout: Layout,
+    file: Ints,
+    line: Longs,
+    symbols: Symbols,
+    owner: Callable[[int], int],
+    section: ImportSection,
 ) -> Rows:
-    """Read the columns of a table laid out as `layout` says; `owner` gives the symbol of a file that has no column of codes."""
+    """Read the columns of a table laid out as `layout` says; `owner` gives the symbol of a file that has no column of
+    codes.
+    """
     wall, offset, timed, dated = _stamps(table, section)
     n = table.num_rows
     if layout.kind == "wide":
-        return _melted(table, layout, file, line, symbols, Rows(file, line, file, wall, offset, timed, dated, dated, {}, {}, set()))
+        return _melted(
+            table, layout, file, line, symbols, Rows(file, line, file, wall, offset, timed, dated, dated, {}, {}, set())
+        )
     values, wrong, filled = {}, np.zeros(n, bool), np.zeros(n, bool)
     for name in NUMBERS:
         if name in table.column_names:
@@ -167,12 +177,12 @@ def intervals(rows: Rows, section: ImportSection) -> dict[str, Ints]:
 def ends(rows: Rows, interval: str, section: ImportSection) -> Longs:
     """Return the end of each bar in microseconds UTC; a row without a stamp gets 0.
 
-    A daily KRX bar ends at its session's scheduled close, another daily bar at the midnight that ends its day in the section's zone. An
-    intraday stamp is the end, or the start plus the interval, as the section says.
+    A daily KRX bar ends at its session's scheduled close, another daily bar at the midnight that ends its day in the
+    section's zone. An intraday stamp is the end, or the start plus the interval, as the section says.
     """
     known = rows.offset != NO_ZONE
     wall = np.where(np.isnat(rows.wall), np.datetime64(0, "us"), rows.wall)
-    zone = "Asia/Seoul" if section.market == "KRX" and interval[-1] not in "mh" else section.timezone
+    zone = KST if section.market == "KRX" and interval[-1] not in "mh" else section.timezone
     if interval in ("1d", "1w", "1mo"):
         if known.any():
             wall = np.where(known, _local(wall.astype(np.int64) - np.where(known, rows.offset, 0), zone), wall)
@@ -188,8 +198,10 @@ def ends(rows: Rows, interval: str, section: ImportSection) -> Longs:
     return utc + (_length_us(interval) if section.stamps == "start" else 0)
 
 
-def bars(rows: Rows, ts: Longs, symbols: Symbols, interval: str, section: ImportSection, files: Sequence[str]) -> pa.Table:
-    """Return the rows as quality.check takes them: BARS without source and ingested_at, but with `file` and `line`; texts encoded."""
+def bars(
+    rows: Rows, ts: Longs, symbols: Symbols, interval: str, section: ImportSection, files: Sequence[str]
+) -> pa.Table:
+    """Return the rows as quality.check takes them: BARS without source and ingested_at, file, line and an empty row."""
     same = np.zeros(len(rows), np.int32)
     columns = {
         "symbol": _decoded(rows.symbol, symbols.names),
@@ -200,14 +212,15 @@ def bars(rows: Rows, ts: Longs, symbols: Symbols, interval: str, section: Import
         "turnover": pa.array(rows.values["turnover"], from_pandas=True),
     }
     ordered = {name: columns[name] for name in BAR_COLUMNS.names}
-    return pa.table({**ordered, "file": _decoded(rows.file, files), "line": pa.array(rows.line)})
+    unread = pa.nulls(len(rows), pa.string())  # the text of a row is looked up only for those that end in quarantine
+    return pa.table({**ordered, "file": _decoded(rows.file, files), "line": pa.array(rows.line), "row": unread})
 
 
 def faults(rows: Rows) -> npt.NDArray[np.int8]:
     """Return for each row the index in REASONS of what keeps it from being a bar.
 
-    When most rows of a file have a close or an open outside high and low, its columns are not in the order that was taken for granted,
-    and none of its rows is trusted.
+    When most rows of a file have a close or an open outside high and low, its columns are not in the order that was
+    taken for granted, and none of its rows is trusted.
     """
     out = np.zeros(len(rows), np.int8)
     for reason, broken in ((3, rows.wrong), (2, rows.symbol < 0), (1, np.isnat(rows.wall))):
@@ -282,6 +295,13 @@ def _melted(table: pa.Table, layout: Layout, file: Ints, line: Longs, symbols: S
     return together(parts)
 
 
+def day_of(ts: Longs, section: ImportSection) -> npt.NDArray[np.datetime64]:
+    """Return the day that each bar ends, in the market's zone; midnight ends the day before."""
+    local = _local(ts, KST if section.market == "KRX" else section.timezone)
+    out: npt.NDArray[np.datetime64] = (local - np.timedelta64(1, "us")).astype("datetime64[D]")
+    return out
+
+
 def _named(step_us: int) -> str:
     minutes, rest = divmod(step_us, 60_000_000)
     if minutes >= 1440:
@@ -296,7 +316,11 @@ def _length_us(interval: str) -> int:
 
 
 def _utc(wall: Stamps, zone: str) -> Longs:
-    """Convert local times; one that a change of clocks doubles is taken as the earlier, one that it skips as the moment of the change."""
+    """Convert local times; one that a change of clocks doubles is taken as the earlier, one that it skips as the moment
+    of the change.
+    """
+    if zone == KST:
+        return wall.astype("datetime64[us]").astype(np.int64) - KST_US
     local = pa.array(wall.astype("datetime64[us]"))
     found = pc.assume_timezone(local, zone, ambiguous="earliest", nonexistent="latest")
     out: Longs = found.cast(pa.int64()).to_numpy(zero_copy_only=False)
@@ -304,6 +328,8 @@ def _utc(wall: Stamps, zone: str) -> Longs:
 
 
 def _local(utc_us: Longs, zone: str) -> Stamps:
+    if zone == KST:  # needs no zone files
+        return (utc_us + KST_US).astype("datetime64[us]")
     moments = pa.array(utc_us, pa.int64()).cast(pa.timestamp("us", tz=zone))
     out: Stamps = pc.local_timestamp(moments).to_numpy(zero_copy_only=False).astype("datetime64[us]")
     return out

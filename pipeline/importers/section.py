@@ -2,53 +2,94 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pyarrow as pa
+from pydantic import field_validator
 
 from storage.schema import BARS, QUARANTINE, SYMBOLS
 from storage.section import Section, setting
 
-GIVEN_BY_INGEST = ("source", "ingested_at")  # the caller names the source and the moment
+from .files import files_digest
+from .names import ROLES
+
+GIVEN_BY_INGEST = ("source", "ingested_at")
 BAR_COLUMNS = pa.schema([f for f in BARS if f.name not in GIVEN_BY_INGEST])
 QUARANTINE_COLUMNS = pa.schema([f for f in QUARANTINE if f.name not in GIVEN_BY_INGEST])
 SYMBOL_COLUMNS = pa.schema([f for f in SYMBOLS if f.name not in GIVEN_BY_INGEST])
 
 
-class FilesError(Exception):
-    """Files of which nothing can be used, or that must not be read together."""
-
-
 class ImportSection(Section):
     """How files of bars are to be understood."""
 
-    market: Literal["KRX", "other"] = setting("KRX", "KRX: codes, calendar and closing times of the Korea Exchange; other: none of these")
+    market: Literal["KRX", "other"] = setting(
+        "KRX", "KRX: codes, calendar and closing times of the Korea Exchange; other: none of these"
+    )
     venue: str = setting("KRX", "venue written with each bar", min_length=1)
     interval: str = setting(
-        "", "length of a bar; empty = from the stamps (a date without a time of day is 1d)", pattern=r"^([1-9]\d*(m|h)|1d|1w|1mo)?$"
+        "",
+        "length of a bar; empty = from the stamps (a date without a time of day is 1d)",
+        pattern=r"^([1-9]\d*(m|h)|1d|1w|1mo)?$",
     )
-    stamps: Literal["end", "start"] = setting("end", "what the time of an intraday row names: the end or the start of its bar")
+    stamps: Literal["end", "start"] = setting("end", "what an intraday stamp names: the end or the start of its bar")
     timezone: str = setting("Asia/Seoul", "zone of stamps that carry none", min_length=1)
-    date_format: str = setting("", "strptime pattern of the dates, for spellings that are not recognised (e.g. %d/%m/%Y)")
+    date_format: str = setting("", "strptime pattern of dates whose spelling is not recognised, such as %d/%m/%Y")
     columns: dict[str, str] = setting(
-        dict, "names in the files by role (date, time, code, open, high, low, close, volume, turnover, …); goes before the table of known names"
+        dict,
+        "names in the files by role (date, time, code, open, high, low, close, volume, turnover, source, name, market, "
+        "sector, shares); goes before the table of known names",
     )
-    header: tuple[str, ...] = setting((), "roles of the columns of files without a header, in order; '' = skip; empty = by their number")
-    basis: str = setting("", "value of the files' column 'source' to read, where it holds several adjustment bases")
-    join_folders: bool = setting(False, "read subfolders that hold the same symbols as one source; only if they share one adjustment basis")
-    listing: str = setting("", "file with code, name, market and sector of the symbols; empty = what the data files say", unit="path")
+    header: tuple[str, ...] = setting(
+        (), "roles of the columns of files without a header, in order; '' = not read; empty = by their number"
+    )
+    basis: str = setting("", "value of the files' column 'source' to read, where it names several adjustment bases")
+    join_folders: bool = setting(
+        False, "read folders that hold the same symbols as one source; only if they share one adjustment basis"
+    )
+    listing: str = setting(
+        "",
+        "file with code, name, market and sector of the symbols; empty = what the data files say",
+        unit="path",
+        runtime=True,
+    )
+
+    @field_validator("columns", "header")
+    @classmethod
+    def _roles(cls, value: Mapping[str, str] | tuple[str, ...]) -> Mapping[str, str] | tuple[str, ...]:
+        unknown = sorted({*value} - {*ROLES, ""})
+        if unknown:
+            raise ValueError(f"expected roles of {', '.join(ROLES)}, got {', '.join(unknown)}")
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"expected the name of a time zone such as Asia/Seoul or UTC, got {value!r}") from error
+        return value
+
+    def keyed(self) -> dict[str, Any]:
+        """Return what the bars depend on; of the listing its content, not its place."""
+        out = super().keyed()
+        return {**out, "listing_digest": files_digest(self.listing)} if self.listing else out
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """Hold one batch of files: checked bars of one interval, sorted by (symbol, ts), and what was wrong with the rest.
+    """Hold one batch of files: checked bars of one interval, sorted by (symbol, ts), and what was wrong with others.
 
-    bars : BARS without source and ingested_at; open/high/low/volume NaN where the files have none, turnover null.
+    bars : BARS without source and ingested_at; open/high/low/volume NaN where the files have none, turnover
+        null.
     quarantined : QUARANTINE without source and ingested_at.
     symbols : SYMBOLS without source and ingested_at, or None; an index has kind "index" and is no stock to trade.
     close_only : True when no bar of the batch has an open, high or low.
-    counts : rows that were dropped or mended without being wrong (files, rows, blank, duplicate, unsorted, padded).
+    counts : files and rows read; rows dropped without being wrong (blank, duplicate: identical to another one, index);
+        rows that were out of order (unsorted) and codes that had lost their leading zeros (padded).
     """
 
     bars: pa.Table

@@ -1,4 +1,6 @@
-"""Read many small text files as one: bodies of one layout are joined and parsed by Arrow at once, and every row keeps its file and line."""
+"""Read many small text files as one: bodies of one layout are joined and parsed by Arrow at once, and every row keeps
+its file and line.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ class Body:
 
 @dataclass(frozen=True)
 class Raw:
-    """Hold parsed rows: columns named by role (or by symbol in a wide file), where each came from, and lines that are no rows."""
+    """Hold parsed rows: columns named by role (or by symbol in a wide file), where each came from, and lines that are
+    no rows.
+    """
 
     table: pa.Table
     file: npt.NDArray[np.int32]
@@ -62,7 +66,9 @@ def bodies(file: int, data: bytes, skip: int) -> list[Body]:
 
 
 def parse(layout: Layout, parts: Sequence[Body]) -> Raw:
-    """Parse bodies of one layout; rows with too few or too many cells and lines with an open quote are returned as lost."""
+    """Parse bodies of one layout; rows with too few or too many cells and lines with an open quote are returned as
+    lost.
+    """
     data = parts[0].data if len(parts) == 1 else b"".join(p.data for p in parts)
     expected = sum(p.lines for p in parts)
     table, ragged = _arrow(layout, data)
@@ -79,7 +85,7 @@ def parse(layout: Layout, parts: Sequence[Body]) -> Raw:
 
 
 def joined(raws: Sequence[Raw]) -> Raw:
-    """Put the rows of several parses of one layout together; a column that is text in one of them becomes text in all."""
+    """Put the rows of several parses of one layout together; a column that is text in one becomes text in all."""
     if len(raws) == 1:
         return raws[0]
     tables = [r.table for r in raws]
@@ -117,7 +123,9 @@ def _apart(layout: Layout, parts: Sequence[Body]) -> Raw:
 def _arrow(layout: Layout, data: bytes) -> tuple[pa.Table, list[tuple[int, str]]]:
     names = [f"column {i}" for i in range(layout.width)]
     wanted = {names[i]: role for role, i in layout.roles} | {names[i]: symbol for i, symbol in layout.wide}
-    types: dict[str, pa.DataType] = {n: CELL for n, role in wanted.items() if role not in NUMBERS and role not in dict(layout.wide).values()}
+    types: dict[str, pa.DataType] = {
+        n: CELL for n, role in wanted.items() if role not in NUMBERS and role not in dict(layout.wide).values()
+    }
     numeric = [n for n in wanted if n not in types]
     if b"0x" in data or b"0X" in data:  # Arrow would read 0x10 as a number
         types |= dict.fromkeys(numeric, pa.string())
@@ -132,8 +140,12 @@ def _arrow(layout: Layout, data: bytes) -> tuple[pa.Table, list[tuple[int, str]]
         table = pacsv.read_csv(
             pa.BufferReader(data),
             read_options=pacsv.ReadOptions(column_names=names, use_threads=threads, block_size=len(data) + 1),
-            parse_options=pacsv.ParseOptions(delimiter=layout.delimiter, invalid_row_handler=skip, ignore_empty_lines=False),
-            convert_options=pacsv.ConvertOptions(column_types=types, strings_can_be_null=True, include_columns=list(wanted)),
+            parse_options=pacsv.ParseOptions(
+                delimiter=layout.delimiter, invalid_row_handler=skip, ignore_empty_lines=False
+            ),
+            convert_options=pacsv.ConvertOptions(
+                column_types=types, strings_can_be_null=True, include_columns=list(wanted)
+            ),
         )
         odd = [n for n in numeric if n not in types and not _numeric(table.schema.field(n).type)]
         if odd:

@@ -91,7 +91,7 @@ def plan_of(columns: Sequence[Column]) -> Plan:
                 inputs=len(one.inputs),
                 params=values,
                 state=one.state,
-                outputs=len(one.outputs),
+                outputs=len(one.outputs) + one.scratch,
                 past=int(one.past(*values)),
                 own=int(one.own(*values)),
                 writes=tuple(stored),

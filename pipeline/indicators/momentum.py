@@ -147,7 +147,7 @@ def _cci(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, first: int
     """Distance of the typical price from its mean over n bars, in 0.015 of the mean absolute deviation; 0 where they
     are equal.
 
-    The second output is the typical price, read back as the window.
+    The scratch output is the typical price, read back as the window.
     """
     n, size, inverse = int(p[0]), p[0], 1.0 / p[0]
     for t in range(first, x_CTS.shape[1]):
@@ -184,11 +184,12 @@ cci = Indicator(
     kernel=_cci,
     inputs=("high", "low", "close"),
     params=(Param("n", 20, 2, 200),),
-    outputs=(Output("cci", "number"), Output("typical_price", "KRW", "price", params=())),
+    outputs=(Output("cci", "number"),),
+    scratch=1,
     state=3,
     past=lambda n: 0,
     own=lambda n: n,
     ready=lambda n: n,
     warmup=lambda n: n,
-    source="TA-Lib CCI, TYPPRICE (D. Lambert, 1980)",
+    source="TA-Lib CCI (D. Lambert, 1980)",
 )

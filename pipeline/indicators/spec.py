@@ -4,8 +4,9 @@ A kernel stands beside its literal `Indicator(...)` in trend.py, momentum.py, vo
 here is data that the drivers, the tests and the docs read; the formulas are in the kernels.
 
 Names in kernels: `size` is the window as a number, `n` the same as an integer, `count` the number of bars that a lane
-has seen including this one, `fresh_*` and `phase` belong to sums that start from zero every n bars and then replace
-the running ones, so that rounding never accumulates over more than 2n bars.
+has seen including this one, `equal` and `still` count bars without a change, `fresh_*` and `phase` belong to sums that
+start from zero every n bars and then replace the running ones, so that rounding never accumulates over more than 2n
+bars.
 """
 
 from __future__ import annotations
@@ -60,10 +61,11 @@ class Indicator:
     """Describe a kernel: what it reads, keeps and gives, and what it promises.
 
     `state` counts its state rows; `past` (of the parameters) says how many earlier input rows it looks at, `own` how
-    many earlier rows of its own outputs. All outputs are known from bar `ready` of a series on, and NaN before their
-    own first bar. After `warmup` bars they no longer depend on where the series began, within `tolerance` of the
-    largest value; infinity = they always do. Bars after t never change outputs up to t. `source` names where the
-    formula comes from. `rising` lists parameters that must differ in this order.
+    many earlier rows of its own outputs, `scratch` how many more outputs it needs for itself. All outputs are known
+    from bar `ready` of a series on, and NaN before their own first bar. After `warmup` bars they no longer depend on
+    where the series began, within `tolerance` of the largest value; infinity = they always do. Bars after t never
+    change outputs up to t. `source` names where the formula comes from. `rising` lists parameters that must differ in
+    this order.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Indicator:
     warmup: Callable[..., float]
     source: str
     own: Callable[..., float] = lambda *params: 0
+    scratch: int = 0
     tolerance: float = 1e-9
     rising: tuple[str, ...] = ()
 
@@ -138,6 +141,15 @@ class Column:
     values: tuple[float, ...]
     output: int
     over: bool
+
+    @property
+    def params(self) -> dict[str, float]:
+        return {p.name: int(v) if v == int(v) else v for p, v in zip(self.indicator.params, self.values)}
+
+    @property
+    def ready(self) -> int:
+        """Bars until all outputs of the indicator are known."""
+        return int(self.indicator.ready(*self.values))
 
     @property
     def unit(self) -> str:

@@ -146,6 +146,9 @@ def _volatility(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, fir
             count = state_KS[0, s] + bar
             entering, leaving = out_OTS[0, t, s], out_OTS[0, t - n, s]
             entering = entering if count > 1.0 else 0.0
+            still = state_KS[6, s] + 1.0
+            still = still if entering == 0.0 and count > 1.0 else 0.0
+            state_KS[6, s] = still
             leaving = leaving if count > size + 1.0 else 0.0
             fresh_sum, fresh_squares = state_KS[3, s] + entering, state_KS[4, s] + entering * entering
             phase = state_KS[5, s] + 1.0
@@ -162,6 +165,7 @@ def _volatility(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, fir
             state_KS[5, s] = 0.0 if renew else phase
             mean = total * inverse
             variance = squares * inverse - mean * mean
+            variance = variance if still < size else 0.0
             deviation = math.sqrt(0.0 if variance < 0.0 else variance)
             out_OTS[1, t, s] = deviation if count > size else nan
 
@@ -172,7 +176,7 @@ volatility = Indicator(
     inputs=("close",),
     params=(Param("n", 20, 2, 500),),
     outputs=(Output("log_return", "ratio", params=()), Output("volatility", "ratio", bounds=(0.0, inf))),
-    state=6,
+    state=7,
     past=lambda n: 1,
     own=lambda n: n,
     ready=lambda n: n + 1,
@@ -285,6 +289,9 @@ def _moments(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, first:
             q = x_CTS[0, t - n, s] / x_CTS[0, t - n - 1, s] - 1.0
             r = r if count > 1.0 else 0.0
             q = q if count > size + 1.0 else 0.0
+            still = state_KS[10, s] + 1.0
+            still = still if r == 0.0 and count > 1.0 else 0.0
+            state_KS[10, s] = still
             r2, q2 = r * r, q * q
             phase = state_KS[9, s] + 1.0
             phase = phase if count > 1.0 else 0.0
@@ -317,7 +324,7 @@ def _moments(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, first:
             )
             skew = third / (variance * math.sqrt(variance if variance > 0.0 else 1.0))
             kurtosis = fourth / (variance * variance) - 3.0
-            level = variance <= 1e-12 * square
+            level = variance <= 1e-12 * square or still >= size
             known = count > size
             out_OTS[0, t, s] = (0.0 if level else skew) if known else nan
             out_OTS[1, t, s] = (0.0 if level else kurtosis) if known else nan
@@ -329,7 +336,7 @@ moments = Indicator(
     inputs=("close",),
     params=(Param("n", 20, 3, 500),),
     outputs=(Output("skew", "number"), Output("kurtosis", "number")),
-    state=10,
+    state=11,
     past=lambda n: n + 1,
     ready=lambda n: n + 1,
     warmup=lambda n: 2 * n + 1,

@@ -90,6 +90,9 @@ def _mfi(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, first: int
             flow = flow if count > size + 1.0 else 0.0
             left_up = flow if now > before else 0.0
             left_down = flow if now < before else 0.0
+            still = state_KS[6, s] + 1.0
+            still = still if up == 0.0 and down == 0.0 and count > 1.0 else 0.0
+            state_KS[6, s] = still
             phase = state_KS[5, s] + 1.0
             phase = phase if count > 1.0 else 0.0
             renew = phase >= size
@@ -102,9 +105,11 @@ def _mfi(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, first: int
             state_KS[3, s] = 0.0 if renew else fresh_ups
             state_KS[4, s] = 0.0 if renew else fresh_downs
             state_KS[5, s] = 0.0 if renew else phase
+            ups = ups if ups > 0.0 else 0.0
+            downs = downs if downs > 0.0 else 0.0
             both = ups + downs
-            value = 100.0 * ups / both
-            value = value if both >= 1.0 else 0.0
+            value = 100.0 * ups / (both if both >= 1.0 else 1.0)
+            value = value if both >= 1.0 and still < size else 0.0
             out_OTS[0, t, s] = value if count > size else nan
 
 
@@ -113,8 +118,8 @@ mfi = Indicator(
     kernel=_mfi,
     inputs=("high", "low", "close", "volume"),
     params=(Param("n", 14, 2, 500),),
-    outputs=(Output("mfi", "percent"),),
-    state=6,
+    outputs=(Output("mfi", "percent", bounds=(0.0, 100.0)),),
+    state=7,
     past=lambda n: n + 1,
     ready=lambda n: n + 1,
     warmup=lambda n: 2 * n + 1,

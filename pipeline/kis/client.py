@@ -28,6 +28,7 @@ from .token import Token, TokenCache
 
 AGENT = "krx-research-pipeline/0.1"  # the broker's gateway is said to reset connections of libraries' own agents
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 30.0
+REFUSED_PAUSE_S = 0.5  # at most, after "too many calls": it is the limiter that slows down
 ISSUE_AGAIN_S, ISSUE_TRIES = 61.0, 3  # one token a minute
 SPEAK_AFTER = 4  # retries of one call before the log says so
 MAINTENANCE = "see whether KIS is reachable from here; it is down for maintenance between 05:30 and 07:00 KST"
@@ -180,7 +181,7 @@ class KisClient:
             raise KisError(code, f"{text}, {failed + 1} times" if failed else text, f"{what} at {self._rest}", todo)
         if failed + 1 == SPEAK_AFTER:
             self._log("warning", f"{what}: {text} [{code}], asked {SPEAK_AFTER} times so far, still trying")
-        pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**failed)
+        pause = min(REFUSED_PAUSE_S if verdict == "slower" else LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**failed)
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))
         return failed + 1
 

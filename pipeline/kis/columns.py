@@ -32,7 +32,7 @@ _PATTERNS = {
         "a weekday 01 to 07": r"0[1-7]\n",
     }.items()
 }
-_EXACT = 2.0**53  # above this a float64 no longer holds every won
+_EXACT = 2.0**53  # from here on a float64 no longer holds every won
 
 
 class WireError(ValueError):
@@ -96,7 +96,7 @@ class Page:
         if values is None:
             column = self.texts(field, "a decimal number" if decimal else "a whole number of at most 16 digits")
             values = np.array([float(text) if text.strip(" ") else np.nan for text in column], np.float64)
-        beyond = np.abs(values) > _EXACT
+        beyond = np.abs(values) >= _EXACT
         if beyond.any():
             at = int(beyond.argmax())
             raise self.error(field, at, column[at], "a number that float64 holds exactly (below 2**53)")

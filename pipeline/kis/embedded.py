@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from pathlib import Path
+from typing import Any
 
 from pipeline import krx
 from storage.emit import Emit
@@ -31,7 +32,7 @@ class SimulatorError(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """Say where a running simulator answers, which symbols it has delisted, its own day, and a folder that goes with it."""
+    """Say where a running simulator answers, its delisted symbols, its day, and a folder that goes with it."""
 
     rest: str
     delisted: tuple[str, ...]
@@ -41,14 +42,14 @@ class Place:
 
 @contextlib.asynccontextmanager
 async def simulator(section: SimulatorSection, end: date, emit: Emit) -> AsyncIterator[Place]:
-    """Run a simulator whose clock stands in the evening of `end` (unless the section gives one) while the block runs.
+    """Run a simulator while the block runs; its clock stands in the evening of `end` unless the section gives one.
 
-    It ends when the block does, whatever the reason, and by itself when this process is killed: it watches its standard input.
-    Raises SimulatorError with what the child said.
+    It ends with the block, whatever the reason, and with this process when that is killed. Raises SimulatorError with
+    what the child said.
     """
     clock = section.clock or datetime.combine(end, EVENING, krx.KST).isoformat()
-    words = ["--rest-port", section.port, "--ws-port", 0, "--seed", section.seed, "--symbols", section.symbols]
-    words += ["--signal", section.signal, "--quota", section.quota, "--clock", clock, "--until-stdin-closes"]
+    words = ["--rest-port", section.port, "--seed", section.seed, "--symbols", section.symbols, "--with-parent"]
+    words += ["--signal", section.signal, "--quota", section.quota, "--clock", clock]
     words += ["--faults", section.faults] if section.faults else []
     with tempfile.TemporaryDirectory(prefix="kis-simulator-") as folder:
         log = Path(folder) / "stderr"
@@ -57,7 +58,7 @@ async def simulator(section: SimulatorSection, end: date, emit: Emit) -> AsyncIt
                 sys.executable,
                 str(SCRIPT),
                 *map(str, words),
-                stdin=asyncio.subprocess.PIPE,
+                stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
                 cwd=SCRIPT.parent.parent,
@@ -65,7 +66,36 @@ async def simulator(section: SimulatorSection, end: date, emit: Emit) -> AsyncIt
         try:
             said = await _first_line(child, section.start_s, log)
             quota = f"{section.quota} calls/s" if section.quota else "any number of calls"
-            emit("log", level="info", text=f"KIS simulator at {said['rest']}, quota {quota}, clock {clock}, seed {section.seed}")
-            yield Place(said["rest"], tuple(said["delisted"]), datetime.fromisoformat(clock).astimezone(krx.KST).date(), Path(folder))
+            text = f"KIS simulator at {said['rest']}, quota {quota}, clock {clock}, seed {section.seed}"
+            emit("log", level="info", text=text)
+            today = datetime.fromisoformat(clock).astimezone(krx.KST).date()
+            yield Place(said["rest"], tuple(said["delisted"]), today, Path(folder))
         finally:
             await _ended(child)
+
+
+async def _first_line(child: asyncio.subprocess.Process, patience: float, log: Path) -> dict[str, Any]:
+    assert child.stdout is not None
+    try:
+        line = await asyncio.wait_for(child.stdout.readline(), patience)
+        found: dict[str, Any] = json.loads(line)
+        return found
+    except (TimeoutError, ValueError) as error:
+        said = log.read_text(errors="replace").strip().splitlines()
+        got = said[-1] if said else ("nothing" if isinstance(error, TimeoutError) else "no JSON object")
+        raise SimulatorError(
+            f"expected the KIS simulator to say within {patience:g} s where it listens, got: {got}; "
+            "give another --kis.simulator.port (0 = any free) or run scripts/simulate_kis.py by hand"
+        ) from None
+
+
+async def _ended(child: asyncio.subprocess.Process) -> None:
+    """End the child by SIGTERM and, when it does not listen, by SIGKILL."""
+    with contextlib.suppress(ProcessLookupError):
+        child.terminate()
+    try:
+        await asyncio.wait_for(child.wait(), END_S)
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+        await child.wait()

@@ -8,6 +8,7 @@ below both walk them.
 
 import io
 import zipfile
+from datetime import date, datetime
 from typing import Literal
 
 import numpy as np
@@ -173,11 +174,11 @@ def _table(
                 raise WireError(where, field, row, text, "digits or blanks")
         return np.array([float(text) * scale if text else np.nan for text in cells[field]], np.float64)
 
-    def listed() -> list[np.datetime64 | None]:
-        days: list[np.datetime64 | None] = []
+    def listed() -> list[date | None]:
+        days: list[date | None] = []
         for row, text in enumerate(cells["listed"]):
             try:
-                days.append(np.datetime64(f"{text[:4]}-{text[4:6]}-{text[6:]}", "D") if text.strip("0") else None)
+                days.append(datetime.strptime(text, "%Y%m%d").date() if text.strip("0") else None)
             except ValueError:
                 raise WireError(where, "listed", row, text, "a date YYYYMMDD") from None
         return days

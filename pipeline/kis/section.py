@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationInfo, field_validator
 
+from pipeline.provenance import code_digest
 from storage.section import Section, setting
 
 from .limiter import SLOTS
 from .token import Credentials
 
+SIMULATOR = "pipeline.kis.simulator.server"
 Environment = Literal["auto", "simulator", "live", "paper"]
 URL = r"^(https?://[^\s/]\S*)?$"
 
@@ -38,8 +40,8 @@ class SimulatorSection(Section):
     """The simulated market and the server that shows it."""
 
     seed: int = setting(7, "names the market: the same seed gives the same prices", ge=0, lt=2**32)
-    symbols: int = setting(100, "stocks in the market, delisted ones among them", unit="symbols", ge=1, le=5000)
-    signal: float = setting(0.03, "strength of the planted cross-sectional signal", ge=0, le=1)
+    symbols: int = setting(120, "issues in the market, delisted ones and funds among them", ge=1, le=10_000)
+    signal: float = setting(0.1, "strength of the planted cross-sectional signal; 0 = none", ge=0, le=1)
     clock: str = setting("", "the server's now, ISO with zone; empty = the evening of the last day asked for")
     quota: int = setting(200, "calls that the server takes in a second; 0 = any number", unit="1/s", ge=0, runtime=True)
     port: int = setting(0, "port of the server on loopback; 0 = any free", ge=0, le=65535, runtime=True)
@@ -97,6 +99,15 @@ class KisSection(Section):
         if given is None and self.embedded:
             return float(self.simulator.quota)
         return HOSTS[self.environment].calls_per_second if given is None else given
+
+    def keyed(self) -> dict[str, Any]:
+        """Return what the market's content depends on; for the simulator its code is part of that."""
+        out = super().keyed()
+        if self.environment == "simulator":
+            out["simulator"]["code"] = code_digest(SIMULATOR)
+        else:
+            del out["simulator"]
+        return out
 
     def variables(self) -> tuple[str, str, str]:
         """Return the names of the variables with key, secret and account."""

@@ -200,7 +200,7 @@ def parse_stock_info(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def whole(values: Floats | Sequence[float]) -> list[str]:
     """Write numbers as KIS does: whole, unknown as "0"."""
-    return [str(int(value)) for value in np.nan_to_num(np.asarray(values, np.float64), nan=0.0).tolist()]
+    return list(map(str, np.nan_to_num(np.asarray(values, np.float64), nan=0.0).astype(np.int64).tolist()))
 
 
 def decimal(values: Floats | Sequence[float]) -> list[str]:

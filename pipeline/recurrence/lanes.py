@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 import numpy as np
+from numba import cuda
 
 from .plan import AS_IS, OVER_CLOSE_LESS_ONE, Carry, Kernel, Plan, Series
 
@@ -22,8 +23,6 @@ THREADS = 128
 @functools.cache
 def _launcher(kernel: Kernel) -> Any:
     """Compile the grid of one kernel: thread i runs series i from its own first row and adds the bars to its count."""
-    from numba import cuda
-
     step = cuda.jit(device=True)(kernel)
 
     def launch(x_CTS: Any, p: Any, state_KS: Any, out_OTS: Any, first_S: Any) -> None:

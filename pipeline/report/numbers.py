@@ -145,6 +145,7 @@ def _data(sources: Sources) -> dict[str, Any]:
         "market": receipt.market,
         "close_only": receipt.close_only,
         "symbols": len(receipt.symbols),
+        "delisted": sources.delisted,
         "start": str(receipt.start),
         "end": str(receipt.end),
         "rows": dict(receipt.rows),

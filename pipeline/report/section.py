@@ -16,5 +16,7 @@ class ReportSection(Section):
 
     language: Literal["en", "ko"] = setting("en", "language of report.html and performance_analysis.png")
     title: str = setting("", "heading of the report; empty = a general one", max_length=120)
-    ic_window: int = setting(20, "length of the rolling mean of information coefficients", unit="sections", ge=2, le=500)
+    ic_window: int = setting(
+        20, "length of the rolling mean of information coefficients", unit="sections", ge=2, le=500
+    )
     top_positions: int = setting(5, "best and worst closed positions listed", unit="positions", ge=0, le=100)

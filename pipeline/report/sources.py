@@ -27,6 +27,7 @@ class Sources:
     receipt: Receipt
     quality: dict[str, Any]
     names: dict[str, str]
+    delisted: int
     columns: dict[str, Any]
     splits: dict[str, Any]
     train: dict[str, Any]
@@ -40,20 +41,25 @@ class Sources:
 
 
 def read(inputs: Mapping[str, Path]) -> Sources:
-    """Open the directories of the stages; ReportError names the first file that is missing and the stage that makes it."""
+    """Open the directories of the stages; ReportError names the first file that is missing and the stage that makes
+    it.
+    """
     absent = [name for name in NEEDED if name not in inputs]
     if absent:
-        raise ReportError(f"expected the results of {', '.join(NEEDED)}, got none of {', '.join(absent)}; run them first")
+        raise ReportError(
+            f"expected the results of {', '.join(NEEDED)}, got none of {', '.join(absent)}; run them first"
+        )
     folder = {name: Path(path) for name, path in inputs.items()}
     manifests = {name: _json(folder[name], MANIFEST, name) for name in folder}
     _there(folder["ingest"], RECEIPT, "ingest")
     receipt = Receipt.load(folder["ingest"])
-    known = receipt.symbol_table().select(["symbol", "name"]).to_pylist()
+    known = receipt.symbol_table().select(["symbol", "name", "delisted"]).to_pylist()
     return Sources(
         manifests=manifests,
         receipt=receipt,
         quality=_quality(folder["ingest"], manifests["ingest"]),
         names={row["symbol"]: row["name"] or "" for row in known},
+        delisted=sum(row["delisted"] is not None for row in known),
         columns=_json(folder["features"], "columns.json", "features"),
         splits=_json(folder["train"], "splits.json", "train"),
         train=_json(folder["train"], "metrics.json", "train"),

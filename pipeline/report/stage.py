@@ -17,8 +17,8 @@ CLOCK = ("generated", "stages", "throughput", "provenance")  # differs from run 
 def report(job: Job, report: ReportSection) -> dict[str, Any]:
     """Write performance_report.json, performance_analysis.png and report.html.
 
-    Inputs: "ingest", "features", "train", "predict", "backtest", and "tune" where it ran. Raises ReportError when one of
-    them lacks a file. The digest covers the numbers without times and versions.
+    Inputs: "ingest", "features", "train", "predict", "backtest", and "tune" where it ran. Raises ReportError when one
+    of them lacks a file. The digest covers the numbers without times and versions.
     """
     from .numbers import collect
     from .page import page

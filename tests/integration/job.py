@@ -38,7 +38,7 @@ class Ran:
 
 
 def command(script: str, folder: Path, *words: str, root: Path = ROOT) -> list[str]:
-    return [sys.executable, str(root / script), *words, "--run.data", str(folder / "data"), "--run.runs", str(folder / "runs")]
+    return [sys.executable, str(root / script), "--run.data", str(folder / "data"), "--run.runs", str(folder / "runs"), *words]
 
 
 def environment(**more: str) -> dict[str, str]:

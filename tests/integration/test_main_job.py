@@ -110,7 +110,8 @@ def test_a_run_that_fails_says_so_in_one_sentence(tmp_path: Path) -> None:
     ran = job.run("run_optimized_pipeline.py", tmp_path / "a", *job.SMOKE, "--run.data", str(tmp_path / "file" / "x"))
     assert ran.status == 2
     assert "Traceback" not in ran.err
-    assert "writable" in ran.err
+    assert "cannot be written" in ran.err
+    assert "--run.data" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -275,7 +276,7 @@ def test_other_markets_have_no_tax_limit_or_tick(tmp_path: Path) -> None:
 
 
 def test_slippage_goes_to_the_worse_tick_and_stays_inside_the_limits(tmp_path: Path) -> None:
-    """5 bp of 10,000 is 5 won, the tick is 10: bought at 10,010, sold at 9,990. From 12,990 the limit caps at 13,000."""
+    """5 bp of 10,000 is 5 won, the tick is 10: bought at 10,010, sold at 9,990. At 12,990 the limit caps."""
     world = World(["A", "B"], [[10_000, 1], [10_000, 1], [10_000, 1]])
     result = traded(tmp_path / "a", world, [[1, NAN], [NAN, 1], [NAN, NAN]], slippage_bp=5.0)
     assert [row["price"] for row in result.trades[:2]] == [10_010, 9_990]
@@ -441,3 +442,16 @@ def test_the_stage_runs_as_a_task_and_its_content_is_its_own(tmp_path: Path) -> 
 def backtest_content(ingest: Path, predict: Path, out: Path, section: BacktestSection) -> str:
     out.mkdir()
     return str(run(str(ingest), str(predict), str(out), section)["content"])
+
+
+def test_every_rule_names_tests_that_exist(root: Path) -> None:
+    """The page of rules is only worth something while its tests are there."""
+    files = {
+        "U": "tests/unit/test_backtest.py",
+        "P": "tests/property/test_backtest_property.py",
+        "M": "tests/unit/test_backtest_metrics.py",
+    }
+    named = re.findall(r"`([UPM])::(\w+)`", (root / "docs" / "order-semantics.md").read_text(encoding="utf-8"))
+    assert len(named) > 30
+    there = {key: set(re.findall(r"^def (test_\w+)", (root / path).read_text(), re.M)) for key, path in files.items()}
+    assert not [f"{key}::{name}" for key, name in named if name not in there[key]]

@@ -21,7 +21,7 @@ class LSTM(nn.Module):
         self.hidden_size = hidden_size
         self.dropout = dropout
         self.lstm = nn.LSTM(n_features, hidden_size, batch_first=True)
-        self.attention = nn.Linear(hidden_size, 1)
+        self.attention = nn.Linear(hidden_size, 1, bias=False)  # softmax ignores a shift
         self.head = nn.Linear(2 * hidden_size, 1)
         random = torch.Generator().manual_seed(seed)
         bound = 1.0 / sqrt(hidden_size)

@@ -61,8 +61,8 @@ class Tokens:
     """Access tokens: one for each app key, given again from `gap` to `same` seconds after its issue, refused before,
     new after.
 
-    Any app key is taken; its secret is whatever came with it first. Times are real, whatever the market's clock says, since clients
-    compare them with their own.
+    Any app key is taken; its secret is whatever came with it first. Times are real, whatever the market's clock says,
+    since clients compare them with their own.
     """
 
     gap: float = 60.0

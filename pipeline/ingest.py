@@ -1,0 +1,167 @@
+"""The first stage: bars from the broker or from files into the lake, and a receipt that says what is there."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.lake import Lake, LakeSection
+from storage.schema import QUARANTINE, SYMBOLS
+from storage.section import digest_of
+from storage.store import write_json
+
+from . import quality
+from .broker import from_broker
+from .collect import Origin
+from .importers import files_digest, load
+from .job import Job
+from .journal import remove
+from .kis.columns import Days
+from .kis.section import KisSection
+from .provenance import code_digest
+from .receipt import Receipt, take
+from .request import IngestSection as IngestSection
+from .request import RequestError, check_broker
+
+QUALITY = "quality.json"
+SHOWN = ("symbol", "interval", "ts", "open", "close", "volume")  # what the description of the bars reads
+_KST = np.timedelta64(9, "h")
+
+
+def ingest(job: Job, lake: LakeSection, kis: KisSection, ingest: IngestSection) -> dict[str, Any]:
+    """Bring the bars that are asked for into the lake, write the receipt and return the manifest.
+
+    Rows that are no bars go to quarantine with their reason. A killed run that is started again in the same directory
+    asks only for what was not committed and ends with the same content. Raises RequestError, SymbolError, KisError,
+    CredentialsError, SimulatorError, FilesError or LakeError; each says what to do.
+    """
+    store = Lake(lake.path)
+    if ingest.path:
+        receipt, told = _from_files(job, store, ingest)
+    else:
+        check_broker(kis, ingest)
+        receipt, told = asyncio.run(from_broker(job, store, kis, ingest))
+    described = {interval: _described(receipt, interval) for interval in receipt.intervals}
+    write_json(job.out / QUALITY, described)
+    receipt.save(job.out)
+    remove(job.out)
+    content = receipt.model_dump(mode="json", exclude={"lake", "versions"})
+    return {
+        **told,
+        "content": digest_of(content),
+        "source": receipt.source,
+        "symbols": len(receipt.symbols),
+        "rows": sum(receipt.rows.values()),
+        "rows_by_interval": receipt.rows,
+        "quarantined": receipt.quarantined,
+    }
+
+
+def _described(receipt: Receipt, interval: str) -> dict[str, Any]:
+    market: quality.Market = "KRX" if receipt.market == "KRX" else "other"
+    return quality.summary(receipt.bars(interval, columns=SHOWN), market=market, actions=receipt.actions())
+
+
+def _from_files(job: Job, lake: Lake, ingest: IngestSection) -> tuple[Receipt, dict[str, Any]]:
+    """Commit what the importers hand over, in chunks. The same files give the same rows: a killed run starts over."""
+    origin = Origin(ingest.source or _files_source(ingest), ingest.files.venue, datetime.now(UTC))
+    waiting: list[pa.Table] = []
+    symbols, quarantine = [_without_origin(SYMBOLS).empty_table()], [_without_origin(QUARANTINE).empty_table()]
+    rows: Counter[tuple[str, str]] = Counter()  # by interval and symbol
+    counts: Counter[str] = Counter()
+    days: list[date] = []
+    close_only = True
+    for loaded in load(ingest.path, ingest.files, job.emit):
+        bars = _asked(loaded.bars, ingest)
+        quarantine.append(loaded.quarantined)
+        symbols += [loaded.symbols] if loaded.symbols is not None else []
+        counts.update(loaded.counts, outside_the_dates_or_symbols=loaded.bars.num_rows - bars.num_rows)
+        if not bars.num_rows:
+            continue
+        close_only &= loaded.close_only
+        days += [_days(bars).min().item(), _days(bars).max().item()]
+        rows.update(
+            {(loaded.interval, row["values"]): row["counts"] for row in pc.value_counts(bars["symbol"]).to_pylist()}
+        )
+        waiting.append(origin.stamp(bars))
+        if sum(part.num_rows for part in waiting) >= ingest.chunk_size:
+            lake.write("bars", pa.concat_tables(waiting))
+            waiting = []
+    if waiting:
+        lake.write("bars", pa.concat_tables(waiting))
+    told = pa.concat_tables(symbols)
+    for name, parts in (("symbols", told), ("quarantine", pa.concat_tables(quarantine))):
+        lake.write(name, origin.stamp(parts))
+    indices = set(told.filter(pc.equal(told["kind"], "index"))["symbol"].to_pylist())
+    present = sorted({symbol for _, symbol in rows} - indices)
+    missing = sorted(set(ingest.symbols) - set(present))
+    if missing or not present:
+        raise RequestError(
+            f"expected bars of {', '.join(missing[:10]) or 'some stock'} up to {ingest.end} under {ingest.path}, "
+            "got none; correct ingest.symbols or the dates"
+        )
+    receipt = take(
+        lake,
+        source=origin.source,
+        venue=origin.venue,
+        market=ingest.files.market,
+        intervals=sorted({interval for interval, symbol in rows if symbol not in indices}),
+        symbols=present,
+        start=min(days),
+        end=max(days),
+        close_only=close_only,
+        quarantined=quality.reasons(pa.concat_tables(quarantine)),
+    )
+    _refuse_strangers(receipt, rows)
+    return receipt, {"counts": dict(sorted(counts.items())), "indices": sorted(indices)}
+
+
+def _refuse_strangers(receipt: Receipt, rows: Mapping[tuple[str, str], int]) -> None:
+    """Refuse a source of which the lake holds bars that these files do not have: they came from other files."""
+    for interval, held in receipt.rows.items():
+        given = sum(n for (kind, symbol), n in rows.items() if kind == interval and symbol in set(receipt.symbols))
+        if held != given:
+            raise RequestError(
+                f"expected the lake {receipt.lake} to hold of the source '{receipt.source}' only the {given} bars "
+                f"({interval}) of these files, found {held}; give another --ingest.source: two origins are never "
+                "joined under one name"
+            )
+
+
+def _files_source(ingest: IngestSection) -> str:
+    """Name the rows of files by folder and content: changed files, or another reading of them, are another source."""
+    made_of = [files_digest(ingest.path), ingest.files.keyed(), code_digest("pipeline.importers")]
+    name = re.sub(r"[^\w.-]+", "-", Path(ingest.path).absolute().stem)[:40]
+    return f"{name}-{digest_of(made_of)[:8]}"
+
+
+def _asked(bars: pa.Table, ingest: IngestSection) -> pa.Table:
+    """Keep the bars of the symbols and days that are asked for."""
+    if not bars.num_rows:
+        return bars
+    day = _days(bars)
+    keep = day <= np.datetime64(ingest.end)
+    if ingest.start is not None:
+        keep &= day >= np.datetime64(ingest.start)
+    if ingest.symbols:
+        keep &= pc.is_in(bars["symbol"], pa.array(ingest.symbols)).to_numpy()
+    return bars if keep.all() else bars.filter(pa.array(keep))
+
+
+def _days(bars: pa.Table) -> Days:
+    """Return the KST day of each bar; a stamp is an end, so that midnight belongs to the day before."""
+    ends: Days = bars["ts"].to_numpy() + _KST
+    return (ends - np.timedelta64(1, "us")).astype("datetime64[D]")
+
+
+def _without_origin(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([field for field in schema if field.name not in ("source", "ingested_at")])

@@ -1,0 +1,268 @@
+"""Pages of the chart calls: rows of the market rendered once, cut to what was asked, newest first.
+
+Rows are kept as JSON bytes in chunks of sessions, because a history is asked for in many overlapping pages: a page is
+then a join.
+"""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import krx
+from pipeline.kis import layouts, wire
+from pipeline.kis.simulator.indices import index_rows
+from pipeline.kis.simulator.market import PRICES, Columns, Market
+from pipeline.kis.simulator.paths import DAYS, span
+
+_CHUNK = 256  # sessions rendered together
+_YEAR = timedelta(days=366)  # minutes are kept about that long
+_MINUTE = np.timedelta64(1, "m")
+_FLOWS = ("persons", "foreign", "institutions")
+
+Row = dict[str, str]
+Rows = list[bytes]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a chart call asks for, checked: KST days, a time of day in seconds, D W M or Y."""
+
+    symbol: str
+    start: np.datetime64
+    end: np.datetime64
+    period: str = "D"
+    adjusted: bool = False
+
+
+def as_bytes(rows: list[Row]) -> Rows:
+    """Render rows as JSON, one by one. Values of chart rows are digits, signs and flags, so that nothing needs
+    escaping."""
+    if not rows:
+        return []
+    template = "{" + ",".join(f'"{name}":"%s"' for name in rows[0]) + "}"
+    return [(template % tuple(row.values())).encode() for row in rows]
+
+
+def daily_table(columns: Columns) -> pa.Table:
+    """Return market columns as DAILY_ROWS, in the same order."""
+    known = {name: columns[name] for name in (*PRICES, "volume", "turnover", "base", "sign", "lock", "ratio", "reason")}
+    arrays = {name: pa.array(values) for name, values in known.items()}
+    arrays["date"], arrays["untraded"] = pa.array(columns["date"]), pa.array(columns["halted"])
+    arrays["ts"] = pa.array(krx.session_closes(columns["date"])).cast(layouts.STAMP)
+    return pa.table(
+        {field.name: arrays[field.name].cast(field.type) for field in layouts.DAILY_ROWS}, schema=layouts.DAILY_ROWS
+    )
+
+
+def by_period(columns: Columns, period: str) -> Columns:
+    """Put daily columns together to weeks, months or years; a period is named by its last session so far. Days add up
+    exactly."""
+    if period == "D" or not len(columns["date"]):
+        return columns
+    days = columns["date"]
+    # 1970-01-01 was a Thursday: four days on, weeks of seven days begin on Mondays
+    label = (days.astype(np.int64) + 3) // 7 if period == "W" else days.astype(f"datetime64[{period}]").astype(np.int64)
+    first = np.flatnonzero(np.append(True, label[1:] != label[:-1]))
+    last = np.append(first[1:], len(days)) - 1
+    out = {name: columns[name][last] for name in ("date", "close", "sign", "lock", "ratio", "reason")}
+    with np.errstate(invalid="ignore"):
+        out["high"], out["low"] = np.fmax.reduceat(columns["high"], first), np.fmin.reduceat(columns["low"], first)
+    for name in ("volume", "turnover"):
+        out[name] = np.add.reduceat(columns[name], first)
+    out["halted"] = np.logical_and.reduceat(columns["halted"], first)
+    known = np.where(np.isnan(columns["open"]), len(days), np.arange(len(days)))
+    opened = np.minimum.reduceat(known, first)
+    out["open"] = np.where(out["halted"], np.nan, columns["open"][np.minimum(opened, len(days) - 1)])
+    out["base"] = columns["base"][first]
+    moved = np.sign(out["close"] - out["base"])
+    out["sign"] = np.select([moved > 0, moved < 0], [2, 5], 3).astype(np.int8)
+    return out
+
+
+class Charts:
+    """Rendered rows of one market."""
+
+    def __init__(self, market: Market) -> None:
+        self.market = market
+        self._chunk = lru_cache(maxsize=1024)(self._render_chunk)
+        self._periods = lru_cache(maxsize=64)(self._render_periods)
+        self._session = lru_cache(maxsize=512)(self._render_session)
+
+    def stamp(self) -> int:
+        """Return a number that changes when what the market shows may change: each session's end, and each minute of a
+        session."""
+        running = self.market.running()
+        minute = 0 if running is None else int(self.market.instant().astype("datetime64[m]").astype(np.int64))
+        return self.market.closed() * 100_000_000 + minute
+
+    def _render_chunk(self, symbol: str, at: int, adjusted: bool, actions: int) -> tuple[list[int], Rows]:
+        """Render the closed sessions of one chunk. `actions` (how many are known) keeps adjusted rows of different
+        times apart."""
+        days = DAYS[at * _CHUNK : (at + 1) * _CHUNK]
+        columns = self.market.daily(symbol, days[0], days[-1], adjusted=adjusted)
+        return np.searchsorted(DAYS, columns["date"]).tolist(), as_bytes(wire.render_daily(daily_table(columns)))
+
+    def _render_periods(self, symbol: str, period: str, adjusted: bool, stamp: int) -> tuple[krx.Days, Rows]:
+        columns = by_period(self.market.daily(symbol, adjusted=adjusted), period)
+        return columns["date"], as_bytes(wire.render_daily(daily_table(columns)))
+
+    def daily(self, asked: Asked, most: int) -> Rows:
+        """Return the latest `most` rows of FHKST03010100 in the range, newest first. Raises UnknownSymbol."""
+        if asked.period != "D":
+            days, rows = self._periods(asked.symbol, asked.period, asked.adjusted, self.stamp())
+            first, last = np.searchsorted(days, asked.start), np.searchsorted(days, asked.end, side="right")
+            return rows[int(first) : int(last)][-most:][::-1]
+        listed, gone = span(self.market.listing(asked.symbol))
+        closed = self.market.closed()
+        begin: int = max(int(np.searchsorted(DAYS, asked.start)), listed)
+        stop: int = min(int(np.searchsorted(DAYS, asked.end, side="right")), gone)
+        page: Rows = []
+        if closed < stop:
+            page = self._running(asked)
+            stop = closed
+        actions = self.market.actions(asked.symbol).num_rows if asked.adjusted else 0
+        begin = max(begin, stop - most + len(page))
+        for chunk in range((stop - 1) // _CHUNK, begin // _CHUNK - 1, -1) if stop > begin else ():
+            full = (chunk + 1) * _CHUNK <= closed
+            get = self._chunk if full else self._open_chunk
+            places, rows = get(asked.symbol, chunk, asked.adjusted, actions)
+            page += [row for place, row in zip(reversed(places), reversed(rows)) if begin <= place < stop]
+        return page[:most]
+
+    def _open_chunk(self, symbol: str, at: int, adjusted: bool, actions: int) -> tuple[list[int], Rows]:
+        """The same for a chunk that is not over: kept until the next session is."""
+        return self._chunk(symbol, at, adjusted, actions + 1_000_000 * self.stamp())
+
+    def _running(self, asked: Asked) -> Rows:
+        running = self.market.running()
+        if running is None:
+            return []
+        columns = self.market.daily(asked.symbol, DAYS[running], DAYS[running], adjusted=asked.adjusted)
+        return as_bytes(wire.render_daily(daily_table(columns)))
+
+    def _render_session(self, symbol: str, day: date, stamp: int) -> tuple[list[int], list[Row]]:
+        """Return (labels as seconds of the KST day, rows), oldest first."""
+        minutes = self.market.minutes(symbol, day)
+        table = pa.table(
+            [
+                pa.array(np.full(len(minutes["end"]), day, "datetime64[D]")),
+                pa.array(minutes["end"]).cast(layouts.STAMP),
+                *(minutes[name] for name in PRICES),
+                minutes["volume"],
+                np.cumsum(minutes["turnover"]),
+            ],
+            schema=layouts.MINUTE_ROWS,
+        )
+        rows = wire.render_minutes(table)
+        return [_seconds(row["stck_cntg_hour"]) for row in rows], rows
+
+    def session(self, symbol: str, day: date, until: int) -> list[Row]:
+        """Return the minutes of a day that have a label up to `until` (seconds of the KST day), newest first."""
+        over = np.datetime64(day) <= DAYS[max(self.market.closed() - 1, 0)]
+        labels, rows = self._session(symbol, day, 0 if over else self.stamp())
+        return rows[: int(np.searchsorted(labels, until, side="right"))][::-1]
+
+    def minutes_past(self, symbol: str, day: date, until: int, *, past: bool, most: int) -> Rows:
+        """Return up to `most` minutes at or before (day, until), newest first.
+
+        Where the day has none by then (a holiday, an early hour), those of the session before it, as KIS does; with
+        `past` earlier sessions fill the page. Nothing older than about a year.
+        """
+        rows: list[Row] = []
+        oldest = self.market.today() - _YEAR
+        while len(rows) < most and day >= max(oldest, DAYS[0].item()):
+            rows += self.session(symbol, day, until)
+            if rows and not past:
+                break
+            day, until = krx.previous_session(day), 86_400
+        return as_bytes(rows[:most])
+
+    def minutes_today(self, symbol: str, until: int, *, past: bool, most: int) -> Rows:
+        """Return up to `most` minutes of today at or before `until`, newest first.
+
+        During a session the running minute shows the price it began with and the volume of the minute before, and
+        minutes still to come are filled with the current price, both as KIS does.
+        """
+        today = self.market.today()
+        rows = self._to_come(symbol, today, until) + self.session(symbol, today, until)
+        if len(rows) < most and past:
+            day = krx.previous_session(today)
+            rows += self.session(symbol, day, 86_400)
+        return as_bytes(rows[:most])
+
+    def _to_come(self, symbol: str, today: date, until: int) -> list[Row]:
+        running = self.market.running()
+        known = self.session(symbol, today, 86_400) if running is not None else []
+        if not known:
+            return []
+        latest = known[0]
+        flat = dict.fromkeys(("stck_oprc", "stck_hgpr", "stck_lwpr"), latest["stck_prpr"])
+        first = _seconds(latest["stck_cntg_hour"]) + 60
+        now = self.market.now().astimezone(krx.KST)
+        current = now.hour * 3600 + now.minute * 60
+        rows = []
+        final = krx.session_close(today).astimezone(krx.KST) - timedelta(minutes=11)
+        for label in range(first, min(until, final.hour * 3600 + final.minute * 60) + 1, 60):
+            volume = latest["cntg_vol"] if label == current else "0"
+            rows.append(
+                latest | flat | {"stck_cntg_hour": f"{label // 3600:02d}{label // 60 % 60:02d}00", "cntg_vol": volume}
+            )
+        return rows[::-1]
+
+    def index(
+        self, code: str, start: np.datetime64, end: np.datetime64, period: str, most: int
+    ) -> tuple[Rows, Columns]:
+        """Return the latest `most` rows of FHKUP03500100, newest first, and the columns behind them. Raises
+        KeyError."""
+        columns = index_rows(self.market, code, start, end)
+        blank = np.zeros(len(columns["date"]))
+        whole = columns | dict.fromkeys(("ratio", "sign", "lock", "reason"), blank)
+        whole |= {"halted": np.zeros(len(columns["date"]), bool), "base": columns["before"]}
+        put = by_period(whole, period)
+        tail = {name: put[name][-most:] for name in ("date", *PRICES, "volume", "turnover", "base")}
+        table = pa.table(
+            [
+                pa.array(tail["date"]),
+                pa.array(krx.session_closes(tail["date"])).cast(layouts.STAMP),
+                *(tail[name] for name in (*PRICES, "volume", "turnover")),
+            ],
+            schema=layouts.INDEX_ROWS,
+        )
+        return as_bytes(wire.render_index(table))[::-1], tail
+
+    def latest_prices(self, asked: Asked, most: int) -> Rows:
+        """Return the rows of FHKST01010400, the latest `most` periods, newest first. Raises UnknownSymbol."""
+        columns = by_period(self.market.daily(asked.symbol, adjusted=asked.adjusted), asked.period)
+        rows = wire.render_daily(daily_table({name: values[-most:] for name, values in columns.items()}))
+        before = np.append(np.nan, columns["volume"][:-1])[-most:]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rate = wire.decimal(np.nan_to_num(100.0 * columns["volume"][-most:] / before, posinf=0.0))
+            change = wire.decimal(100.0 * (columns["close"] / columns["base"] - 1.0)[-most:])
+        extra = {"hts_frgn_ehrt": "20.00", "frgn_ntby_qty": "0"}
+        for at, row in enumerate(rows):
+            row |= extra | {"prdy_vrss_vol_rate": rate[at], "prdy_ctrt": change[at], "acml_prtt_rate": row["prtt_rate"]}
+        return as_bytes([{field: row[field] for field in layouts.DAILY_PRICE.fields} for row in rows])[::-1]
+
+    def investors(self, symbol: str, most: int) -> Rows:
+        """Return the flows of the latest sessions, newest first; of a running session blanks. Raises UnknownSymbol."""
+        flows = self.market.flows(symbol, most)
+        days, million = flows["date"], flows["price"] / 1e6
+        running = self.market.running()
+        unknown = np.zeros(len(days), bool) if running is None else days == DAYS[running]
+        columns = {"date": pa.array(days), "ts": pa.array(krx.session_closes(days)).cast(layouts.STAMP)}
+        columns |= {"close": pa.array(flows["close"]), "change": pa.array(flows["close"] - flows["base"])}
+        columns["sign"] = pa.array(flows["sign"])
+        for who in _FLOWS:
+            buy, sell = flows[f"{who}_buy"], flows[f"{who}_sell"]
+            for what, volume in (("net", buy - sell), ("buy", buy), ("sell", sell)):
+                columns[f"{who}_{what}_volume"] = pa.array(volume, mask=unknown)
+                columns[f"{who}_{what}_turnover"] = pa.array(np.round(volume * million), mask=unknown)
+        table = pa.table({name: columns[name] for name in layouts.INVESTOR_ROWS.names}, schema=layouts.INVESTOR_ROWS)
+        return as_bytes(wire.render_investors(table))[::-1]
+
+
+def _seconds(label: str) -> int:
+    return int(label[:2]) * 3600 + int(label[2:4]) * 60 + int(label[4:])

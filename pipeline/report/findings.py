@@ -1,0 +1,174 @@
+"""What the numbers mean and what to distrust, in sentences made from the numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .words import text
+
+Facts = dict[str, Any]
+FEW_SESSIONS = 120  # about half a year
+JUDGEABLE = 60  # sections or sessions below which no verdict is given
+SURVIVOR_YEARS = 3  # a universe of that many years normally loses somebody
+SIMULATORS = ("sim",)
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """Return a share as text, with a true minus sign."""
+    return f"{value * 100:,.{digits}f} %".replace("-", "−")
+
+
+def signed(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def judge(facts: Facts, language: str) -> dict[str, str]:
+    """Return the verdict's key, text and tone from the traded model's t on the test and the difference from the
+    benchmark.
+    """
+    numbers = facts["backtest"]["metrics"]
+    test = _test(facts, facts["backtest"]["model"])
+    t, n = test.get("t_newey_west"), test.get("n_days") or 0
+    excess = numbers.get("excess_return")
+    if numbers["sessions"] < JUDGEABLE or n < min(JUDGEABLE, JUDGEABLE // _pooled(facts)):
+        key = "short"
+    elif t is None or excess is None:
+        key = "unknown"
+    elif t <= -2:
+        key = "inverse"
+    elif t >= 3 and excess > 0:
+        key = "evidence"
+    elif t >= 2:
+        key = "weak"
+    else:
+        key = "none"
+    tone = {"evidence": "good", "weak": "fair", "inverse": "bad", "none": "bad"}.get(key, "fair")
+    return {"key": key, "tone": tone, "text": text(language, f"v.{key}")}
+
+
+def sentences(facts: Facts, language: str) -> list[dict[str, str]]:
+    """Return the findings: kind "meaning" for the first paragraph, "distrust" for what weakens it."""
+
+    def say(kind: str, key: str, **values: object) -> dict[str, str]:
+        return {"kind": kind, "key": key, "text": text(language, key, **values)}
+
+    meaning = [say("meaning", key, **values) for key, values in _meaning(facts, language)]
+    distrust = [say("distrust", key, **values) for key, values in _distrust(facts)]
+    return meaning + (distrust or [say("distrust", "d.nothing")])
+
+
+def _test(facts: Facts, model: str) -> Facts:
+    found: Facts = facts["forecast"].get(model, {}).get("test", {})
+    return found
+
+
+def _pooled(facts: Facts) -> int:
+    return max(int(facts["timestamps_per_section"].get("test") or 1), 1)
+
+
+def _meaning(facts: Facts, language: str) -> list[tuple[str, Facts]]:
+    backtest, numbers = facts["backtest"], facts["backtest"]["metrics"]
+    model = backtest["model"].upper() if backtest["model"] == "lstm" else backtest["model"]
+    fill = "close" if backtest["fill"].startswith("close") else "open"
+    threshold = backtest["threshold"]
+    scope = {
+        "split": text(language, backtest["split"]),
+        "sessions": f"{numbers['sessions']:,}",
+        "first": numbers["first_day"],
+        "last": numbers["last_day"],
+        "k": backtest["k"],
+        "symbols": f"{backtest['symbols']:,}",
+        "model": model,
+        "every": backtest["rebalance"],
+        "fill": text(language, f"f.fill.{fill}"),
+        "threshold": signed(threshold["value"], 4) if threshold else "",
+    }
+    out: list[tuple[str, Facts]] = [(f"f.scope.{backtest['mode']}", scope)]
+    excess = numbers["excess_return"]
+    outcome = {
+        "total": percent(numbers["total_return"]),
+        "bench": percent(numbers["benchmark_total_return"]),
+        "difference": f"{abs(excess) * 100:.1f}",
+    }
+    out.append(("f.outcome.more" if excess >= 0 else "f.outcome.less", outcome))
+    out += _forecast(facts, model)
+    if numbers["sharpe"] is not None:
+        clear = abs(numbers["sharpe"]) >= 2 * numbers["sharpe_standard_error"]
+        values = {"sharpe": signed(numbers["sharpe"], 2), "error": signed(numbers["sharpe_standard_error"], 2)}
+        out.append(("f.sharpe.clear" if clear else "f.sharpe.unclear", values))
+    if numbers["max_drawdown"] < 0:
+        back = numbers["drawdown_recovered"]
+        recovered = text(language, "f.recovered.yes", day=back) if back else text(language, "f.recovered.no")
+        fall = {"peak": numbers["drawdown_peak"], "trough": numbers["drawdown_trough"], "recovered": recovered}
+        out.append(("f.drawdown", {"depth": percent(-numbers["max_drawdown"]), **fall}))
+    costs = {k: v for k, v in numbers["costs"].items() if k != "total"}
+    if numbers["costs"]["total"] > 0:
+        most = text(language, max(costs, key=lambda k: costs[k])).lower()
+        values = {"share": percent(numbers["costs_of_capital"]), "most": most}
+        turnover = numbers["turnover_a_year"]
+        if turnover is None:
+            out.append(("f.costs.short", values))
+        else:
+            out.append(("f.costs", {**values, "turnover": f"{turnover:.1f}"}))
+    return out
+
+
+def _forecast(facts: Facts, shown: str) -> list[tuple[str, Facts]]:
+    traded = _test(facts, facts["backtest"]["model"])
+    ic, t = traded.get("mean_rank_ic"), traded.get("t_newey_west")
+    if ic is None or t is None:
+        return []
+    level = "strong" if t >= 3 else "weak" if t >= 2 else "inverse" if t <= -2 else "none"
+    values = {"model": shown, "ic": signed(ic), "t": signed(t, 2), "n": f"{traded['n_days']:,}"}
+    out: list[tuple[str, Facts]] = [(f"f.ic.{level}", values)]
+    ridge = _test(facts, "ridge")
+    if facts["backtest"]["model"] != "ridge" and ridge.get("mean_rank_ic") is not None:
+        better = ic > ridge["mean_rank_ic"]
+        t_ridge = ridge.get("t_newey_west")
+        values = {
+            "ic": signed(ridge["mean_rank_ic"]),
+            "t": "?" if t_ridge is None else signed(t_ridge, 2),
+            "model": shown,
+        }
+        out.append(("f.baseline.better" if better else "f.baseline.worse", values))
+    return out
+
+
+def _distrust(facts: Facts) -> list[tuple[str, Facts]]:
+    numbers, data = facts["backtest"]["metrics"], facts["data"]
+    out: list[tuple[str, Facts]] = []
+    if any(word in data["source"].lower() for word in SIMULATORS):
+        out.append(("d.simulated", {}))
+    if numbers["trades"] == 0:
+        out.append(("d.no_trades", {}))
+    if numbers["sessions"] < FEW_SESSIONS:
+        out.append(("d.short", {"sessions": numbers["sessions"]}))
+    if numbers["return_before_costs"] > 0 >= numbers["total_return"]:
+        out.append(("d.gross", {}))
+    traded = facts["forecast"].get(facts["backtest"]["model"], {})
+    valid, test = (traded.get(split, {}).get("mean_rank_ic") for split in ("valid", "test"))
+    if valid is not None and test is not None and valid > 0.01 and test < valid / 2:
+        out.append(("d.overfit", {"valid": signed(valid), "test": signed(test)}))
+    if data["close_only"]:
+        out.append(("d.close_only", {}))
+    if _pooled(facts) > 1:
+        out.append(("d.few_symbols", {"symbols": facts["backtest"]["symbols"]}))
+    share = facts["positions"]["best_share"]
+    if share is not None and share > 0.5:
+        out.append(("d.concentrated", {"share": percent(share, 0)}))
+    if facts["positions"]["delisted"]:
+        out.append(("d.delisted", {"n": facts["positions"]["delisted"]}))
+    if (data["quarantined_share"] or 0) > 0.01:
+        out.append(
+            ("d.quarantine", {"share": percent(data["quarantined_share"]), "most": next(iter(data["quarantined"]))})
+        )
+    daily = data["quality"].get("1d") or data["quality"].get("") or {}
+    if (daily.get("off_tick") or 0) > 0.05:
+        out.append(("d.off_tick", {"share": percent(daily["off_tick"], 0)}))
+    jumps = (daily.get("basis_jumps") or {}).get("rows", 0)
+    if jumps:
+        out.append(("d.jumps", {"n": jumps}))
+    years = int(data["end"][:4]) - int(data["start"][:4])
+    if years >= SURVIVOR_YEARS and not data["delisted"]:
+        out.append(("d.survivors", {}))
+    return out

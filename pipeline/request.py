@@ -1,0 +1,101 @@
+"""What may be asked of ingest, and what is refused before anything is started."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Literal
+
+from pydantic import field_validator
+
+from storage.section import Section, setting
+
+from . import krx
+from .importers import ImportSection, files_digest
+from .kis.layouts import MINUTES_PAST
+from .kis.section import KisSection
+
+CODE = r"^[0-9A-Z]{6}$"
+KINDS = "stock, preferred, etf, etn, reit, spac, fund, dr, elw"
+
+
+class RequestError(Exception):
+    """A request that cannot be met; the message says expected, got, where, what to do."""
+
+
+def _yesterday_or_today() -> date:
+    return krx.last_closed_session(datetime.now(UTC))
+
+
+class IngestSection(Section):
+    """What to fetch from the broker, or which files to read instead."""
+
+    path: str = setting("", "folder, file or archive to read instead of asking the broker", unit="path", runtime=True)
+    source: str = setting("", "name of the rows in the lake; empty = from broker or files", pattern=r"^[\w.-]{0,60}$")
+    symbols: tuple[str, ...] = setting(
+        (), "codes to take, quoted; empty = `count` of the broker's, or all in the files"
+    )
+    count: int = setting(100, "how many of the broker's symbols to take", unit="symbols", ge=1, le=20_000)
+    order: Literal["code", "market_cap"] = setting(
+        "code", "which come first; market_cap is today's and so a choice that looks ahead"
+    )
+    kinds: tuple[str, ...] = setting(("stock",), f"kinds of issues to take: {KINDS}", min_length=1)
+    markets: tuple[Literal["KOSPI", "KOSDAQ"], ...] = setting(("KOSPI", "KOSDAQ"), "lists to read", min_length=1)
+    also: tuple[str, ...] = setting(
+        (), "delisted codes, quoted, to have in the list; the broker's names only the living"
+    )
+    start: date | None = setting(None, "first day, KST; empty = `years` before `end`, or the files' first")
+    years: int = setting(5, "length of the history from the broker when `start` is empty", unit="years", ge=1, le=50)
+    end: date = setting(_yesterday_or_today, "last day, KST; `today` = the last session that has closed")
+    daily: bool = setting(True, "fetch daily bars")
+    minute_symbols: int = setting(10, "symbols, the largest, to fetch minute bars of", unit="symbols", ge=0, le=5000)
+    minute_days: int = setting(
+        20, "days of minute bars, up to `end`; the broker keeps a year", unit="sessions", ge=1, le=250
+    )
+    venue: Literal["KRX", "NXT", "UN"] = setting("KRX", "exchange whose bars are fetched; UN = both as one")
+    chunk_size: int = setting(200_000, "rows a commit to the lake", unit="rows", ge=1, runtime=True)
+    files: ImportSection = setting(ImportSection, "how files are to be understood")
+
+    @field_validator("symbols", "also", mode="before")
+    @classmethod
+    def _quoted(cls, value: Any) -> Any:
+        """Refuse codes that YAML has read as numbers: 000270 without quotes is 184."""
+        if any(isinstance(code, int) for code in value):
+            raise ValueError("expected codes in quotes, such as '005930': YAML reads them as numbers otherwise")
+        return value
+
+    def keyed(self) -> dict[str, Any]:
+        """Return what the result depends on; of files that is their content and not their place."""
+        out = super().keyed()
+        return {**out, "content": files_digest(self.path)} if self.path else out
+
+    @property
+    def first(self) -> date:
+        """First day to ask the broker for."""
+        if self.start is not None:
+            return self.start
+        after = self.end + timedelta(days=1)
+        return after.replace(year=after.year - self.years, day=min(after.day, 28) if after.month == 2 else after.day)
+
+
+def check_broker(kis: KisSection, ingest: IngestSection) -> None:
+    """Refuse what the broker cannot give. Raises RequestError."""
+    if ingest.first > ingest.end:
+        raise RequestError(
+            f"expected ingest.start on or before ingest.end, got {ingest.first} and {ingest.end}; exchange them"
+        )
+    last = krx.last_closed_session(datetime.now(UTC))
+    if kis.environment != "simulator" and ingest.end > last:
+        raise RequestError(
+            f"expected ingest.end not after {last}, the last session that has closed, got {ingest.end}; use 'today'"
+        )
+    if not krx.sessions(ingest.first, ingest.end).size:
+        raise RequestError(
+            f"expected sessions of the exchange in ingest.start..ingest.end, got none in {ingest.first}..{ingest.end}"
+        )
+    if not ingest.daily and not ingest.minute_symbols:
+        raise RequestError("expected ingest.daily or ingest.minute_symbols, got neither; there is nothing to fetch")
+    if kis.environment == "paper" and ingest.minute_symbols and not MINUTES_PAST.paper:
+        raise RequestError(
+            f"expected ingest.minute_symbols 0 in the paper environment, got {ingest.minute_symbols}: paper has no "
+            "minute bars of past days; set it to 0 or use --kis.environment live"
+        )

@@ -1,0 +1,360 @@
+"""Every indicator against its naive twin and TA-Lib, and every promise of its literal."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.cluster import gpu_count
+from pipeline.indicators import ALL, BarsError, Indicator, IndicatorError, Spec, compute, plan_of, reads, resolve
+from pipeline.recurrence import Carry, run
+from tests.naive import TWINS
+from tests.walks import Array, Bars, flat, frame, walk
+
+BY_NAME = {one.name: one for one in ALL}
+SMALL = {"macd": {"fast": 3, "slow": 7, "signal": 4}, "bollinger": {"n": 7, "k": 1.5}, "obv": {}}
+CASES = [(one, params) for one in ALL for params in ({}, SMALL.get(one.name, {"n": 7})) if one.params or not params]
+CASES = [case for i, case in enumerate(CASES) if case not in CASES[:i]]
+IDS = [f"{one.name}-{'-'.join(f'{v:g}' for v in params.values()) or 'default'}" for one, params in CASES]
+
+
+@pytest.fixture(params=["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+def on(request: pytest.FixtureRequest) -> str:
+    if request.param == "gpu" and gpu_count() == 0:
+        pytest.skip("needs a GPU: NVML reports none")
+    if request.param == "gpu" and importlib.util.find_spec("cudf") is None:
+        pytest.skip("needs cuDF: it is not installed")
+    return str(request.param)
+
+
+def columns(bars: pd.DataFrame, specs: list[Any], on: str = "cpu", dtype: Any = np.float64) -> pd.DataFrame:
+    """Compute on a device and bring the columns back."""
+    if on == "cpu":
+        return compute(bars, specs, dtype=dtype)
+    import cudf
+
+    return compute(cudf.DataFrame.from_pandas(bars), specs, dtype=dtype).to_pandas()
+
+
+def difference(expected: Array, got: Array) -> float:
+    """Return the largest difference relative to max(|expected|, its median)."""
+    known = np.isfinite(expected)
+    if not known.any():
+        return 0.0
+    size = np.abs(expected[known])
+    gap = np.nan_to_num(np.abs(expected[known] - got[known]), nan=np.inf)
+    return float(np.max(gap / np.maximum(size, np.median(size)), where=gap > 0, initial=0.0))
+
+
+def of_one(one: Indicator, bars: Bars, params: dict[str, float], on: str = "cpu") -> dict[str, Array]:
+    found = columns(frame({"A": bars}), [Spec(indicator=one.name, params=params)], on)
+    return {output.name: found[name].to_numpy() for output, name in zip(one.outputs, found.columns)}
+
+
+@pytest.mark.parametrize(("one", "params"), CASES, ids=IDS)
+def test_equals_its_naive_twin(one: Indicator, params: dict[str, float], on: str) -> None:
+    for seed, n in ((1, 200), (2, 40), (3, 1)):
+        bars = walk(n, seed)
+        expected = TWINS[one.name](bars, *one.values(params))
+        got = of_one(one, bars, params, on)
+        assert expected.keys() == got.keys()
+        for name in expected:
+            np.testing.assert_array_equal(np.isnan(got[name]), np.isnan(expected[name]), err_msg=name)
+            assert difference(expected[name], got[name]) < 1e-9, name
+
+
+def talib_columns(bars: Bars) -> dict[str, Array]:
+    """Return what TA-Lib says, by the names of our columns."""
+    import talib
+
+    h, l, c, v = (bars[name] for name in ("high", "low", "close", "volume"))
+    macd = talib.MACD(c, 12, 26, 9)
+    upper, middle, lower = talib.BBANDS(c, 20, 2, 2)
+    returns = np.log(c[1:] / c[:-1])
+    down, up = talib.AROON(h, l, 14)
+    x = np.arange(c.size, dtype=np.float64)
+    return {
+        "sma_20": talib.SMA(c, 20),
+        "ema_20": talib.EMA(c, 20),
+        "wma_20": talib.WMA(c, 20),
+        "macd_12_26_9": macd[0],
+        "macd_signal_12_26_9": macd[1],
+        "macd_histogram_12_26_9": macd[2],
+        "plus_di_14": talib.PLUS_DI(h, l, c, 14),
+        "minus_di_14": talib.MINUS_DI(h, l, c, 14),
+        "adx_14": talib.ADX(h, l, c, 14),
+        "aroon_up_14": up,
+        "aroon_down_14": down,
+        "aroon_oscillator_14": talib.AROONOSC(h, l, 14),
+        "slope_20": talib.LINEARREG_SLOPE(c, 20),
+        "r_squared_20": talib.CORREL(c, x, 20) ** 2,
+        "residual_20": c - talib.LINEARREG(c, 20),
+        "rsi_14": talib.RSI(c, 14),
+        "roc_10": talib.ROCP(c, 10),
+        "fast_k_14": talib.STOCHF(h, l, c, 14, 3)[0],
+        "slow_d_14": talib.STOCH(h, l, c, 14, 3, 0, 3, 0)[1],
+        "williams_r_14": talib.WILLR(h, l, c, 14),
+        "cci_20": talib.CCI(h, l, c, 20),
+        "bollinger_upper_20_2": upper,
+        "bollinger_lower_20_2": lower,
+        "bollinger_percent_b_20_2": (c - lower) / (upper - lower),
+        "bollinger_width_20_2": (upper - lower) / middle,
+        "zscore_20": 2 * (c - middle) / (upper - middle),
+        "atr_14": talib.ATR(h, l, c, 14),
+        "natr_14": talib.NATR(h, l, c, 14),
+        "log_return": np.append(np.nan, returns),
+        "volatility_20": np.append(np.nan, talib.STDDEV(returns, 20)),
+        "highest_20": talib.MAX(h, 20),
+        "lowest_20": talib.MIN(l, 20),
+        "high_distance_20": c / talib.MAX(h, 20) - 1,
+        "low_distance_20": c / talib.MIN(l, 20) - 1,
+        "highest_close_20": talib.MAX(c, 20),
+        "lowest_close_20": talib.MIN(c, 20),
+        "high_close_distance_20": c / talib.MAX(c, 20) - 1,
+        "low_close_distance_20": c / talib.MIN(c, 20) - 1,
+        "obv": talib.OBV(c, v),
+        "relative_volume_20": v / talib.SMA(v, 20),
+        "mfi_14": talib.MFI(h, l, c, v, 14),
+    }
+
+
+WITHOUT_TALIB = {"skew_20", "kurtosis_20"}  # TA-Lib has no moments beyond the second
+HIDDEN = {"fast_k_14": 2}  # bars that TA-Lib hides although they are known
+LOOSE = {"r_squared_20": 1e-5, "residual_20": 1e-8}  # TA-Lib CORREL and LINEARREG subtract large sums
+
+
+def test_equals_talib(on: str) -> None:
+    pytest.importorskip("talib")
+    bars = walk(1500, 5)
+    got = columns(frame({"A": bars}), [{"indicator": one.name} for one in ALL], on)
+    expected = talib_columns(bars)
+    assert set(got.columns) == expected.keys() | WITHOUT_TALIB
+    for name, theirs in expected.items():
+        ours = got[name].to_numpy()
+        first = int(np.flatnonzero(np.isfinite(ours))[0])
+        assert int(np.flatnonzero(np.isfinite(theirs))[0]) - first == HIDDEN.get(name, 0), name
+        assert np.isfinite(ours[first:]).all(), name
+        assert difference(theirs, ours) < LOOSE.get(name, 1e-10), name
+
+
+def test_float32_columns_are_the_rounded_float64_ones() -> None:
+    bars = frame({"A": walk(300, 1), "B": walk(77, 2)})
+    specs = [{"indicator": one.name} for one in ALL]
+    exact, stored = compute(bars, specs, dtype=np.float64), compute(bars, specs)
+    assert set(stored.dtypes) == {np.dtype(np.float32)}
+    np.testing.assert_array_equal(stored.to_numpy(), exact.to_numpy().astype(np.float32))
+
+
+@pytest.mark.parametrize(("one", "params"), CASES, ids=IDS)
+def test_is_known_from_the_bar_that_it_says(one: Indicator, params: dict[str, float]) -> None:
+    values = np.stack(list(of_one(one, walk(120, 3), params).values()))
+    known = np.isfinite(values).all(axis=0)
+    ready = int(one.ready(*one.values(params)))
+    assert known[ready - 1 :].all() and not known[: ready - 1].any()
+
+
+@pytest.mark.parametrize(("one", "params"), CASES, ids=IDS)
+def test_looks_back_no_farther_than_it_says(one: Indicator, params: dict[str, float]) -> None:
+    """Rows before `past` (and `own`) are never read: a driver with nothing but those gives the same."""
+    found = resolve([Spec(indicator=one.name, params=params)])
+    plan = plan_of(found)
+    src, series = flat([walk(100, 4)], reads(found))
+    whole, parts = np.empty((len(found), 100)), np.empty((len(found), 100))
+    run(plan, src, series, whole)
+    carry, step = Carry.fresh(plan, 1), plan.passes[0]
+    for t in range(100):
+        if carry.begun:
+            carry.past_CHN[:, : plan.past - step.past] = 1e9
+            carry.own_QHN[:, : plan.past - step.own] = 1e9
+        run(plan, src, series._replace(starts=np.array([t]), lengths=np.array([1])), parts, carry=carry)
+    np.testing.assert_array_equal(parts, whole)
+
+
+@pytest.mark.parametrize("one", ALL, ids=lambda one: one.name)
+def test_forgets_its_beginning_within_its_warmup(one: Indicator) -> None:
+    params = one.values({})
+    warmup = one.warmup(*params)
+    if warmup == float("inf"):
+        pytest.skip(f"{one.name} depends on its whole history, and says so")
+    bars = walk(2600, 6)
+    late = {name: values[400:] for name, values in bars.items()}
+    for name, whole in of_one(one, bars, {}).items():
+        cut = of_one(one, late, {})[name]
+        gap = np.abs(whole[400:] - cut)[int(warmup) :]
+        assert np.nanmax(gap) <= one.tolerance * np.nanmax(np.abs(whole)), name
+
+
+@pytest.mark.parametrize("one", ALL, ids=lambda one: one.name)
+def test_follows_the_scale_of_prices_and_volumes_as_it_says(one: Indicator) -> None:
+    bars = walk(300, 7)
+    dearer = {name: values * (1.0 if name == "volume" else 8.0) for name, values in bars.items()}
+    busier = {name: values * (4.0 if name == "volume" else 1.0) for name, values in bars.items()}
+    base, price, volume = (of_one(one, each, {}) for each in (bars, dearer, busier))
+    for output in one.outputs:  # powers of two change no rounding, so bits must agree
+        by_price = 8.0 if output.scales_with in ("price", "price_change") else 1.0
+        by_volume = 4.0 if output.scales_with == "volume" else 1.0
+        np.testing.assert_array_equal(price[output.name], by_price * base[output.name], err_msg=output.name)
+        np.testing.assert_array_equal(volume[output.name], by_volume * base[output.name], err_msg=output.name)
+
+
+@pytest.mark.parametrize("one", ALL, ids=lambda one: one.name)
+def test_stays_in_its_bounds(one: Indicator) -> None:
+    quiet = {name: np.round(values / 500) * 500 for name, values in walk(800, 8, step=0.003).items()}
+    for bars in (walk(800, 9), quiet):
+        for output in one.outputs:
+            values = of_one(one, bars, {})[output.name]
+            slack = 1e-9 * max(1.0, abs(output.bounds[0]) if np.isfinite(output.bounds[0]) else 1.0)
+            assert np.nanmin(values) >= output.bounds[0] - slack
+            assert np.nanmax(values) <= output.bounds[1] + slack
+
+
+FLAT = {
+    "rsi": 0.0, "fast_k": 0.0, "slow_d": 0.0, "williams_r": 0.0, "cci": 0.0, "bollinger_percent_b": 0.5, "zscore": 0.0,
+    "bollinger_width": 0.0, "atr": 0.0, "natr": 0.0, "plus_di": 0.0, "minus_di": 0.0, "adx": 0.0, "aroon_up": 100.0,
+    "aroon_down": 100.0, "slope": 0.0, "r_squared": 0.0, "residual": 0.0, "volatility": 0.0, "skew": 0.0,
+    "kurtosis": 0.0, "mfi": 0.0, "relative_volume": 0.0, "log_return": 0.0, "roc": 0.0, "obv": 0.0,
+    "high_distance": 0.0, "low_distance": 0.0, "high_close_distance": 0.0, "low_close_distance": 0.0,
+    "aroon_oscillator": 0.0, "macd": 0.0, "macd_signal": 0.0, "macd_histogram": 0.0,
+}  # fmt: skip
+
+
+SMOOTHED = {"rsi", "atr", "natr", "plus_di", "minus_di", "adx", "obv"}  # never quite forget the lively part
+
+
+def test_flat_windows_are_decided_not_left_to_rounding() -> None:
+    """A halted price after a lively one: 0 / 0 has the value that the indicator names, whatever is left of old sums."""
+    seen = set()
+    for price in (12_345.678, 3e-9, 7e11):
+        lively = walk(97, 10, start=price)
+        bars = {name: np.append(values, np.full(400, lively["close"][-1])) for name, values in lively.items()}
+        bars["volume"][97:] = 0.0
+        for one in ALL:
+            for name, values in of_one(one, bars, {}).items():
+                if "macd" in name:
+                    assert abs(values[-1]) <= 1e-9 * price, (name, price)
+                elif name in FLAT and name not in SMOOTHED:
+                    assert (values[97 + 21 :] == FLAT[name]).all(), (name, price)
+                    seen.add(name)
+    constant = dict.fromkeys(("open", "high", "low", "close"), np.full(120, 5_000.0)) | {"volume": np.zeros(120)}
+    for one in ALL:
+        for name, values in of_one(one, constant, {}).items():
+            if name in FLAT:
+                assert values[-1] == pytest.approx(FLAT[name], abs=1e-9 if "macd" in name else 0.0), name
+                seen.add(name)
+    assert seen == FLAT.keys()
+
+
+def test_sums_stay_exact_after_a_large_fall() -> None:
+    """A series that fell to a fiftieth and then moves by 0.002 % a bar: sums with an old anchor would be all wrong."""
+    rng = np.random.default_rng(1)
+    quiet = 900_000 / 50 * np.exp(np.cumsum(rng.normal(0, 2e-5, 3000)))
+    close = np.concatenate([900_000 * np.exp(np.cumsum(rng.normal(0, 0.02, 500))), quiet])
+    bars = dict.fromkeys(("open", "high", "low", "close"), close) | {"volume": np.ones(3500)}
+    for name, bound in (("bollinger", 1e-9), ("regression", 1e-7), ("volatility", 1e-9), ("moments", 1e-7)):
+        expected = TWINS[name](bars, *BY_NAME[name].values({}))
+        for output, values in of_one(BY_NAME[name], bars, {}).items():
+            if not output.endswith(("upper", "lower")):
+                assert difference(expected[output][600:], values[600:]) < bound, output
+
+
+def test_rows_that_are_no_bars_are_left_out() -> None:
+    """With holes in a column that the set reads, the bars around them give what they give alone; the holes are NaN."""
+    bars, specs = (
+        frame({"A": walk(150, 1), "B": walk(90, 2), "C": walk(5, 3)}),
+        [{"indicator": one.name} for one in ALL],
+    )
+    rng = np.random.default_rng(0)
+    holes = rng.random(len(bars)) < 0.2
+    holes[0] = holes[-5:] = True  # the first row, and all of the last symbol
+    cut = bars.copy()
+    cut.loc[holes, "high"] = np.nan
+    cut.loc[np.flatnonzero(holes)[::2], "close"] = np.inf
+    got = compute(cut, specs, dtype=np.float64)
+    assert got[holes].isna().all(axis=None)
+    pd.testing.assert_frame_equal(got[~holes], compute(bars[~holes], specs, dtype=np.float64))
+
+
+def test_a_hole_in_a_column_that_the_set_does_not_read_is_none() -> None:
+    bars = frame({"A": walk(60, 1)})
+    cut = bars.assign(high=np.nan, volume=np.nan).drop(columns="low")
+    pd.testing.assert_frame_equal(compute(cut, [{"indicator": "sma"}]), compute(bars, [{"indicator": "sma"}]))
+
+
+def test_index_and_names_are_kept() -> None:
+    bars = frame({"A": walk(30, 1), "B": walk(30, 2)}).set_index(np.arange(100, 160))
+    got = compute(
+        bars,
+        [
+            Spec(indicator="sma", params={"n": 5}, over="close"),
+            {"indicator": "bollinger", "params": {"n": 5, "k": 2.5}},
+        ],
+    )
+    assert list(got.index) == list(range(100, 160))
+    assert list(got.columns) == [
+        "sma_5_over_close", "bollinger_upper_5_2.5", "bollinger_lower_5_2.5", "bollinger_percent_b_5_2.5",
+        "bollinger_width_5_2.5", "zscore_5",
+    ]  # fmt: skip
+    assert compute(bars, []).shape == (60, 0)
+    assert compute(bars[:0], [{"indicator": "sma"}]).shape == (0, 1)
+
+
+def test_over_close_divides_levels_and_differences_as_each_needs() -> None:
+    bars = frame({"A": walk(200, 1), "B": walk(60, 2)})
+    over = compute(bars, [{"indicator": n, "over": "close"} for n in ("ema", "macd")], dtype=np.float64)
+    plain = compute(bars, [{"indicator": n} for n in ("ema", "macd")], dtype=np.float64)
+    close = bars["close"].to_numpy()
+    np.testing.assert_array_equal(over["ema_20_over_close"], plain["ema_20"] / close - 1)
+    np.testing.assert_array_equal(over["macd_12_26_9_over_close"], plain["macd_12_26_9"] / close)
+
+
+def test_a_column_asked_for_twice_comes_once() -> None:
+    names = [c.name for c in resolve([{"indicator": "volatility", "params": {"n": n}} for n in (5, 20, 5)])]
+    assert names == ["log_return", "volatility_5", "volatility_20"]
+
+
+WRONG = [
+    ({"indicator": "smaa"}, "did you mean 'sma'"),
+    ({"indicator": "sma", "params": {"nn": 3}}, "got 'nn'.*did you mean 'n'"),
+    ({"indicator": "sma", "params": {"n": 1}}, "a whole number from 2 to 1000 .*got 1"),
+    ({"indicator": "sma", "params": {"n": 2.5}}, "a whole number .*got 2.5"),
+    ({"indicator": "bollinger", "params": {"k": -1}}, "a number from 0.1 to 10 .*got -1"),
+    ({"indicator": "macd", "params": {"fast": 26, "slow": 12}}, "fast below slow"),
+    ({"indicator": "atr", "outputs": ["natrr"]}, "did you mean 'natr'"),
+    ({"indicator": "rsi", "over": "close"}, "units of price"),
+]
+
+
+@pytest.mark.parametrize(("spec", "message"), WRONG, ids=[str(i) for i in range(len(WRONG))])
+def test_what_cannot_be_computed_is_said(spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(IndicatorError, match=message):
+        compute(frame({"A": walk(30)}), [spec])
+
+
+def test_bars_in_disorder_are_refused_and_named() -> None:
+    bars, spec = frame({"A": walk(9, 1), "B": walk(9, 2)}), [{"indicator": "sma", "params": {"n": 3}}]
+    rows = np.arange(18)
+    for order, message in (
+        (np.append(rows[9:], rows[:9]), "got symbol 'A' after 'B' in row 9"),
+        (np.append(rows[:9], [9, 11, 10, *rows[12:]]), "after .* for symbol 'B' in row 11"),
+        (np.append(rows[:5], rows[4:]), "two of symbol 'A' at 2015-01-06 06:30:00.* in row 5"),
+    ):
+        with pytest.raises(BarsError, match=message):
+            compute(bars.iloc[order], spec)
+    with pytest.raises(IndicatorError, match="none named \\['close'\\]"):
+        compute(bars.drop(columns="close"), spec)
+    with pytest.raises(IndicatorError, match=r"bars of one interval, got \['1d', '1m'\]"):
+        compute(bars.assign(interval=["1d"] * 9 + ["1m"] * 9), spec)
+
+
+def test_names_are_unique_and_twins_complete() -> None:
+    outputs = [output.name for one in ALL for output in one.outputs]
+    assert len(set(outputs)) == len(outputs)
+    assert TWINS.keys() == BY_NAME.keys()
+    assert all(one.doc and one.source for one in ALL)
+    for a, b in itertools.combinations(sorted(outputs), 2):  # columns of two outputs can never have one name
+        assert not (b.startswith(f"{a}_") and b.removeprefix(f"{a}_").replace("_", "").isdigit())

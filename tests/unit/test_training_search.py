@@ -1,0 +1,139 @@
+"""A search's settings are checked before anything runs, and where a study lives is said without its password."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+from pydantic import ValidationError
+
+from storage.studies import StudyAddress, StudyStorageError, _without_secret, open_storage
+from training.search.section import Range, SearchSection
+from training.search.study import make_pruner, make_sampler, seed_of, suggest
+from training.section import TrainSection
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"learningrate": Range(low=0.1, high=0.2)}, "got 'learningrate'"),
+        ({"seed": Range(low=0, high=9)}, "got 'seed'"),
+        ({"learning_rate": Range(low=0.1, high=5.0)}, "within the bounds of train.learning_rate, got 5"),
+        ({"target_kind": Range(choices=("rank", "banana"))}, "got banana"),
+    ],
+)
+def test_a_space_that_does_not_fit_training_is_refused(space: dict[str, Range], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SearchSection(space=space).check(TrainSection())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"low": 1.0},
+        {"low": 2.0, "high": 1.0},
+        {"low": 0.0, "high": 1.0, "log": True},
+        {"low": 1.0, "high": 2.0, "choices": (1, 2)},
+    ],
+)
+def test_a_range_is_choices_or_two_ends(values: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Range(**values)
+
+
+def test_the_default_space_fits_and_can_be_drawn() -> None:
+    section = SearchSection()
+    section.check(TrainSection())
+    study = optuna.create_study(sampler=make_sampler(section, 0))
+    trial = study.ask()
+    for name, values in section.space.items():
+        suggest(trial, name, values)
+    assert TrainSection(**trial.params).hidden_size in (32, 64, 128)
+    suggest(trial, "window", Range(low=10, high=40, step=10))
+    assert trial.params["window"] in (10, 20, 30, 40)
+    assert isinstance(trial.params["window"], int)
+
+
+def test_settings_that_change_no_result_stay_out_of_keys() -> None:
+    base = SearchSection().keyed()
+    assert base == SearchSection(storage_url_env="X", trials_per_worker=4, retries=1).keyed()
+    assert base != SearchSection(n_trials=3).keyed()
+    assert base["space"]["learning_rate"]["log"] is True
+
+
+def test_each_slot_has_streams_of_its_own() -> None:
+    seeds = {seed_of(study, slot, stream) for study in range(3) for slot in range(50) for stream in range(2)}
+    assert len(seeds) == 300
+    assert seed_of(1, 2, 0) == seed_of(1, 2, 0)
+
+
+@pytest.mark.parametrize("name", ["tpe", "random"])
+def test_a_sampler_built_again_draws_the_same(name: str) -> None:
+    section = SearchSection(sampler=name)
+
+    def draw() -> float:
+        study = optuna.create_study(sampler=make_sampler(section, 3))
+        return study.ask().suggest_float("x", 0, 1)
+
+    assert draw() == draw()
+
+
+def test_pruners_by_name() -> None:
+    assert isinstance(make_pruner(SearchSection(pruner="median")), optuna.pruners.MedianPruner)
+    assert isinstance(make_pruner(SearchSection(pruner="asha")), optuna.pruners.SuccessiveHalvingPruner)
+    assert isinstance(make_pruner(SearchSection(pruner="none")), optuna.pruners.NopPruner)
+
+
+@pytest.mark.parametrize("kind", ["journal path", "journal url", "sqlite"])
+def test_a_study_is_found_again(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "deep" / "study"
+    if kind == "journal path":
+        address = StudyAddress.choose(file, "NOT_SET_ANYWHERE")
+    else:
+        file.parent.mkdir()
+        monkeypatch.setenv("STUDIES", f"{'journal' if kind == 'journal url' else 'sqlite'}:///{file}")
+        address = StudyAddress.choose(tmp_path / "unused", "STUDIES")
+    study = optuna.create_study(storage=open_storage(address), study_name="s", direction="maximize")
+    trial = study.ask()
+    trial.suggest_float("x", 0, 1)
+    study.tell(trial, 0.5)
+    again = optuna.load_study(study_name="s", storage=open_storage(address))
+    assert again.best_value == 0.5
+    assert file.exists()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:hunter2@127.0.0.1:1/studies",
+        "postgresql+psycopg://me:hunter2@127.0.0.1:1/studies",
+        "mysql://me:hunter2@127.0.0.1/studies",
+        "sqlite:////no/such/folder/study.db",
+        "no_such_dialect://me:hunter2@x",
+        "postgresql://localhost:hunter2",
+        "postgresql:/hunter2",
+    ],
+)
+def test_a_storage_that_does_not_open_is_named_without_its_secret(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUDIES", url)
+    address = StudyAddress.choose(Path("unused"), "STUDIES")
+    with pytest.raises(StudyStorageError, match="STUDIES") as caught:
+        open_storage(address)
+    assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in repr(address)
+    assert caught.value.__cause__ is None
+
+
+def test_a_driver_s_message_loses_the_password() -> None:
+    url = "postgresql://me:hunter2@host/db"
+    assert _without_secret(f"cannot connect with hunter2 to {url}\nmore", url) == "cannot connect with *** to ***"
+
+
+def test_an_address_needs_its_variable_in_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUDIES", "sqlite:///x.db")
+    address = StudyAddress.choose(Path("unused"), "STUDIES")
+    monkeypatch.delenv("STUDIES")
+    with pytest.raises(StudyStorageError, match="set it for the Dask scheduler as well"):
+        open_storage(address)
