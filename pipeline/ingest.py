@@ -24,7 +24,7 @@ from .broker import from_broker
 from .collect import Origin
 from .importers import files_digest, load
 from .job import Job
-from .journal import remove
+from .journal import by_symbol, remove
 from .kis.columns import Days
 from .kis.section import KisSection
 from .provenance import code_digest
@@ -78,6 +78,7 @@ def _from_files(job: Job, lake: Lake, ingest: IngestSection) -> tuple[Receipt, d
     symbols, quarantine = [_without_origin(SYMBOLS).empty_table()], [_without_origin(QUARANTINE).empty_table()]
     rows: Counter[tuple[str, str]] = Counter()  # by interval and symbol
     counts: Counter[str] = Counter()
+    indices: set[str] = set()  # in the lake like the rest, but nothing that could be bought
     days: list[date] = []
     close_only = True
     for loaded in load(ingest.path, ingest.files, job.emit):
@@ -87,11 +88,14 @@ def _from_files(job: Job, lake: Lake, ingest: IngestSection) -> tuple[Receipt, d
         counts.update(loaded.counts, outside_the_dates_or_symbols=loaded.bars.num_rows - bars.num_rows)
         if not bars.num_rows:
             continue
+        if loaded.symbols is not None:
+            kind = loaded.symbols.filter(pc.equal(loaded.symbols["kind"], "index"))
+            indices |= set(kind["symbol"].to_pylist())
+        for symbol, own in by_symbol(bars).items():
+            if symbol not in indices:
+                rows[loaded.interval, symbol] += own.num_rows
+                days += _days(own.slice(0, 1)).tolist() + _days(own.slice(own.num_rows - 1)).tolist()
         close_only &= loaded.close_only
-        days += [_days(bars).min().item(), _days(bars).max().item()]
-        rows.update(
-            {(loaded.interval, row["values"]): row["counts"] for row in pc.value_counts(bars["symbol"]).to_pylist()}
-        )
         waiting.append(origin.stamp(bars))
         if sum(part.num_rows for part in waiting) >= ingest.chunk_size:
             lake.write("bars", pa.concat_tables(waiting))
@@ -101,8 +105,7 @@ def _from_files(job: Job, lake: Lake, ingest: IngestSection) -> tuple[Receipt, d
     told = pa.concat_tables(symbols)
     for name, parts in (("symbols", told), ("quarantine", pa.concat_tables(quarantine))):
         lake.write(name, origin.stamp(parts))
-    indices = set(told.filter(pc.equal(told["kind"], "index"))["symbol"].to_pylist())
-    present = sorted({symbol for _, symbol in rows} - indices)
+    present = sorted({symbol for _, symbol in rows})
     missing = sorted(set(ingest.symbols) - set(present))
     if missing or not present:
         raise RequestError(
@@ -114,7 +117,7 @@ def _from_files(job: Job, lake: Lake, ingest: IngestSection) -> tuple[Receipt, d
         source=origin.source,
         venue=origin.venue,
         market=ingest.files.market,
-        intervals=sorted({interval for interval, symbol in rows if symbol not in indices}),
+        intervals=sorted({interval for interval, _ in rows}),
         symbols=present,
         start=min(days),
         end=max(days),
@@ -128,7 +131,7 @@ def _from_files(job: Job, lake: Lake, ingest: IngestSection) -> tuple[Receipt, d
 def _refuse_strangers(receipt: Receipt, rows: Mapping[tuple[str, str], int]) -> None:
     """Refuse a source of which the lake holds bars that these files do not have: they came from other files."""
     for interval, held in receipt.rows.items():
-        given = sum(n for (kind, symbol), n in rows.items() if kind == interval and symbol in set(receipt.symbols))
+        given = sum(n for (kind, _), n in rows.items() if kind == interval)
         if held != given:
             raise RequestError(
                 f"expected the lake {receipt.lake} to hold of the source '{receipt.source}' only the {given} bars "

@@ -153,7 +153,7 @@ def write_predictions(
 def write_manifest(directory: Path, **more: Any) -> None:
     """Leave a manifest as the runner writes it last."""
     write_json(
-        directory / "manifest.json", {"content": "0" * 32, "key": "1" * 32, "made": "2024-01-02 09:00:00+0900", **more}
+        directory / "manifest.json", {"content": "0" * 32, "key": "1" * 32, "made": "2024-01-02 03:00:00+0000", **more}
     )
 
 

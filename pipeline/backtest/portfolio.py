@@ -61,7 +61,8 @@ def top_k(score_TS: Floats, k: int, every: int) -> Targets:
     """Want 1/k of equity in each of the k best scores; with fewer than k scores the rest stays cash. NaN = not
     eligible.
     """
-    order_TS, decide_T = _ranked(score_TS), decisions(score_TS, every)
+    decide_T = decisions(score_TS, every)
+    order_TS = _ranked(score_TS, decide_T)
     weight_TS = np.zeros_like(score_TS)
     for t in np.flatnonzero(decide_T):
         best = order_TS[t, :k]
@@ -73,7 +74,8 @@ def above(score_TS: Floats, threshold: float, sleeves: int, every: int) -> Targe
     """Want 1/sleeves of equity in each symbol whose score is above the threshold. NaN = not held."""
     with np.errstate(invalid="ignore"):
         weight_TS = np.where(score_TS > threshold, 1.0 / sleeves, 0.0)
-    return Targets(weight_TS, _ranked(score_TS), decisions(score_TS, every))
+    decide_T = decisions(score_TS, every)
+    return Targets(weight_TS, _ranked(score_TS, decide_T), decide_T)
 
 
 def trade(market: Market, targets: Targets, section: BacktestSection) -> Ledger:
@@ -139,6 +141,8 @@ def benchmark(market: Market, capital: int) -> Floats:
     return np.asarray(capital * np.cumprod(1.0 + mean_T), np.float64)
 
 
-def _ranked(score_TS: Floats) -> Ints:
-    """Return symbols by falling score, ties by symbol, NaN last; np.argsort keeps NaN at the end."""
-    return np.argsort(-score_TS, axis=1, kind="stable").astype(np.int32)
+def _ranked(score_TS: Floats, decide_T: Bools) -> Ints:
+    """Return, for sessions with a decision, symbols by falling score, ties by symbol, NaN last; zeros elsewhere."""
+    out = np.zeros(score_TS.shape, np.int32)
+    out[decide_T] = np.argsort(-score_TS[decide_T], axis=1, kind="stable")  # argsort puts NaN last
+    return out

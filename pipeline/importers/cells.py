@@ -6,6 +6,7 @@ Stamps are read once for each distinct text: a panel of a thousand symbols has a
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -71,24 +72,30 @@ def numbers(column: pa.ChunkedArray) -> tuple[Floats, Bools]:
         column, kind = column.cast(pa.float64()), pa.float64()
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
         return np.full(len(column), np.nan), pc.is_valid(column).to_numpy()
-    values = np.array(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
-    endless = np.isinf(values)
-    values[endless] = np.nan
-    return values, endless
+    return _finite(column.cast(pa.float64()))
 
 
 def _from_text(column: pa.ChunkedArray) -> tuple[Floats, Bools]:
+    commas = pc.match_substring(column, ",")
+    grouped = pc.and_(commas, pc.match_substring_regex(column, GROUPED)) if pc.any(commas).as_py() else commas
+    if pc.all(pc.equal(commas, grouped)).as_py() is not False:
+        text = pc.replace_substring(column, ",", "") if pc.any(commas).as_py() else column
+        with contextlib.suppress(pa.ArrowInvalid):  # the rest is for columns with other texts in them
+            return _finite(pc.cast(text, pa.float64()))
     text = pc.utf8_trim_whitespace(column)
-    empty = pc.fill_null(pc.is_in(text, value_set=MISSING), True)
-    empty = pc.or_(empty, pc.is_null(text))
-    if pc.any(pc.match_substring(text, ",")).as_py():
-        text = pc.if_else(pc.match_substring_regex(text, GROUPED), pc.replace_substring(text, ",", ""), text)
+    empty = pc.or_(pc.is_in(text, value_set=MISSING), pc.is_null(text)).to_numpy()
+    text = pc.if_else(pc.match_substring_regex(text, GROUPED), pc.replace_substring(text, ",", ""), text)
     good = pc.fill_null(pc.match_substring_regex(text, NUMBER), False)
-    values = pc.cast(pc.if_else(good, text, pa.scalar(None, text.type)), pa.float64())
-    out = np.array(values.to_numpy(), dtype=np.float64)
-    wrong = ~(good.to_numpy() | empty.to_numpy()) | np.isinf(out)
-    out[wrong] = np.nan
-    return out, wrong
+    values, endless = _finite(pc.cast(pc.if_else(good, text, pa.scalar(None, text.type)), pa.float64()))
+    return values, endless | ~(good.to_numpy() | empty)
+
+
+def _finite(column: pa.ChunkedArray) -> tuple[Floats, Bools]:
+    """Return a float64 column with NaN for what is missing or infinite, and where it is infinite."""
+    values = np.array(column.to_numpy(), dtype=np.float64)
+    endless = np.isinf(values)
+    values[endless] = np.nan
+    return values, endless
 
 
 def times(distinct: pa.Array, date_format: str = "") -> Times:

@@ -121,16 +121,17 @@ def _forecast(facts: Facts, shown: str) -> list[tuple[str, Facts]]:
     level = "strong" if t >= 3 else "weak" if t >= 2 else "inverse" if t <= -2 else "none"
     values = {"model": shown, "ic": signed(ic), "t": signed(t, 2), "n": f"{traded['n_days']:,}"}
     out: list[tuple[str, Facts]] = [(f"f.ic.{level}", values)]
-    ridge = _test(facts, "ridge")
-    if facts["backtest"]["model"] != "ridge" and ridge.get("mean_rank_ic") is not None:
-        better = ic > ridge["mean_rank_ic"]
-        t_ridge = ridge.get("t_newey_west")
+    ridge, against = _test(facts, "ridge"), facts["against_ridge"]
+    if against and against["t_newey_west"] is not None and ridge.get("mean_rank_ic") is not None:
+        t_difference, t_ridge = against["t_newey_west"], ridge.get("t_newey_west")
+        which = "better" if t_difference >= 2 else "worse" if t_difference <= -2 else "same"
         values = {
             "ic": signed(ridge["mean_rank_ic"]),
             "t": "?" if t_ridge is None else signed(t_ridge, 2),
             "model": shown,
+            "difference": signed(t_difference, 2),
         }
-        out.append(("f.baseline.better" if better else "f.baseline.worse", values))
+        out.append((f"f.baseline.{which}", values))
     return out
 
 
@@ -149,6 +150,9 @@ def _distrust(facts: Facts) -> list[tuple[str, Facts]]:
     valid, test = (traded.get(split, {}).get("mean_rank_ic") for split in ("valid", "test"))
     if valid is not None and test is not None and valid > 0.01 and test < valid / 2:
         out.append(("d.overfit", {"valid": signed(valid), "test": signed(test)}))
+    fitted = facts["training"].get(facts["backtest"]["model"], {})
+    if fitted.get("best_epoch") == 0 and fitted.get("epochs", 0) > 2:
+        out.append(("d.first_epoch", {"epochs": fitted["epochs"]}))
     if data["close_only"]:
         out.append(("d.close_only", {}))
     if _pooled(facts) > 1:

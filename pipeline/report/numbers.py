@@ -16,6 +16,7 @@ from pipeline.backtest.metrics import monthly
 from pipeline.backtest.positions import Position, closed_positions
 from pipeline.provenance import environment
 from storage.section import digest_of
+from training.metrics import newey_west_t
 
 from .findings import judge, sentences
 from .section import ReportSection
@@ -47,6 +48,7 @@ def collect(sources: Sources, section: ReportSection, device: str, now: datetime
             "delisted": sum(p.reason == "delisted" for p in held),
         },
         "forecast": forecast(sources.predict),
+        "against_ridge": against_ridge(sources),
         "horizon": sources.predict.get("horizon"),
         "timestamps_per_section": sources.predict.get("timestamps_per_section", {}),
         "training": _training(sources),
@@ -98,6 +100,36 @@ def forecast(predict: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
         if found:
             out[model] = {s: {name: one.get(name) for name in LEARNED} for s, one in found.items()}
     return out
+
+
+def against_ridge(sources: Sources) -> dict[str, Any] | None:
+    """Return the mean difference of the traded model's and the ridge's rank IC on the test and its Newey-West t.
+
+    Compared section by section where both are known; None where the ridge is traded or was not fitted.
+    """
+    model, ic = sources.backtest["model"], sources.ic
+    if "split" in ic.column_names:
+        ic = ic.filter(pc.equal(ic["split"], "test"))
+    mine, ridge = (ic.filter(pc.equal(ic["model"], name)) for name in (model, "ridge"))
+    if model == "ridge" or not mine.num_rows or not ridge.num_rows:
+        return None
+    both = (
+        mine.select(["ts", "rank_ic"]).join(ridge.select(["ts", "rank_ic"]), "ts", right_suffix="_ridge").sort_by("ts")
+    )
+    difference = column(both, "rank_ic") - column(both, "rank_ic_ridge")
+    difference = difference[np.isfinite(difference)]
+    pooled = int((sources.predict.get("timestamps_per_section") or {}).get("test") or 1)
+    lags = math.ceil(int(sources.predict.get("horizon") or 1) / pooled)
+    mean = float(difference.mean()) if len(difference) else math.nan
+    return {"mean": mean, "t_newey_west": newey_west_t(difference, lags), "n": len(difference)}
+
+
+def _made(when: Any) -> str | None:
+    """Return the runner's time stamp as Asia/Seoul, or as it is when it is no time."""
+    try:
+        return datetime.strptime(str(when), "%Y-%m-%d %H:%M:%S%z").astimezone(krx.KST).strftime("%Y-%m-%d %H:%M:%S")
+    except ValueError:
+        return None if when is None else str(when)
 
 
 def _position(position: Position, sources: Sources) -> dict[str, Any]:
@@ -176,7 +208,7 @@ def _stages(manifests: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
                 "rows": rows,
                 "rows_per_s": rows / seconds if rows and seconds else None,
                 "peak_memory_mb": manifest.get("peak_memory_mb"),
-                "made": manifest.get("made"),
+                "made": _made(manifest.get("made")),
             }
         )
     return out

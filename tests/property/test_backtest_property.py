@@ -35,7 +35,7 @@ def oracle(case: Case) -> tuple[list[int], list[int], list[tuple[Any, ...]]]:
     held = dict.fromkeys(range(S), 0)
     wanted = dict.fromkeys(range(S), 0)
     spent = dict.fromkeys(range(S), 0)
-    last = {s: None if isnan(case["last_S"][s]) else _exact(case["last_S"][s]) for s in range(S)}
+    last: dict[int, Any] = {s: None if isnan(case["last_S"][s]) else _exact(case["last_S"][s]) for s in range(S)}
     queue = list(range(S))
     equity_T, cash_T, trades = [], [], []
 

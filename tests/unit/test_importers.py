@@ -717,8 +717,11 @@ def _strictly(text: str) -> float | None:
         return float("nan")
     digits = word.lstrip("+-")
     if "," in word:
-        head, *groups = digits.split(".")[0].split(",")
+        whole, _, fraction = digits.partition(".")
+        head, *groups = whole.split(",")
         if len(word) - len(digits) > 1 or not 1 <= len(head) <= 3 or any(len(g) != 3 for g in groups):
+            return None
+        if not all(c in "0123456789" for c in head + "".join(groups) + fraction):
             return None
         word = word.replace(",", "")
     if not all(c in "0123456789.eE+-" for c in word):

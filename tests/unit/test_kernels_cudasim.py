@@ -30,7 +30,7 @@ small = [Spec(indicator="extremes", params={"n": 5}), Spec(indicator="ema", para
          Spec(indicator="macd", over="close", outputs=("macd",))]
 columns = resolve([Spec(indicator=one.name) for one in ALL] + small)
 plan = plan_of(columns)
-src, series = flat([walk(n, i) for i, n in enumerate((70, 1, 33, 70, 2, 18))], reads(columns))
+src, series = flat([walk(n, i) for i, n in enumerate((45, 1, 33, 18))], reads(columns))
 quiet = np.errstate(all="ignore")
 
 
@@ -39,14 +39,14 @@ def unequal(a, b):
 
 
 out = np.full((4, len(columns), src.shape[1]), 3.0)
-cpu, gpu = Carry.fresh(plan, 6), Carry.fresh(plan, 6)
+cpu, gpu = Carry.fresh(plan, 4), Carry.fresh(plan, 4)
 with quiet:
     run_tiles(plan, src, series, out[0], carry=cpu)
-    run_lanes(plan, src, series, out[1], carry=gpu, chunk=32, threads=4)
+    run_lanes(plan, src, series, out[1], carry=gpu, chunk=32, threads=3)
     # cut in time, each series elsewhere; CPU and GPU take over from each other
-    rng, carry, at, turn = np.random.default_rng(0), Carry.fresh(plan, 6), np.zeros(6, np.int64), 0
+    rng, carry, at, turn = np.random.default_rng(0), Carry.fresh(plan, 4), np.zeros(4, np.int64), 0
     while (at < series.lengths).any():
-        step = np.minimum(rng.integers(0, 30, 6), series.lengths - at)
+        step = np.minimum(rng.integers(0, 30, 4), series.lengths - at)
         driver = (run_lanes, run_tiles)[turn % 2]
         driver(plan, src, Series(series.starts + at, step), out[2], carry=carry)
         at, turn = at + step, turn + 1

@@ -199,3 +199,11 @@ def test_import_takes_milliseconds() -> None:
     started = time.perf_counter()
     krx.session_closes(krx.sessions("1995-01-03", "2027-12-30"))
     assert timedelta(seconds=time.perf_counter() - started) < timedelta(seconds=0.5)
+
+
+@pytest.mark.slow
+def test_the_file_of_closed_days_is_what_the_script_makes() -> None:
+    pytest.importorskip("exchange_calendars", reason="extra [calendar] is not installed")
+    script = Path(krx.__file__).parents[1] / "scripts" / "build_calendar.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -9,6 +9,7 @@ import shutil
 import string
 import subprocess
 import xml.etree.ElementTree as ET
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from pipeline.backtest import BacktestSection
 from pipeline.backtest.engine import run
 from pipeline.cluster import Cluster, ClusterSection
 from pipeline.job import Job
-from pipeline.report import ReportError, ReportSection, report, svg
+from pipeline.report import ReportError, ReportSection, report, svg, tables
 from pipeline.report.charts import rolling_mean
 from pipeline.report.findings import judge, sentences
+from pipeline.report.numbers import collect
+from pipeline.report.sources import read
 from pipeline.report.words import FILES, texts
 from storage.emit import silent
 from storage.store import StoreError, read_json, write_json
@@ -121,6 +124,12 @@ def test_the_json_is_strict_and_holds_what_the_stages_said(inputs: dict[str, Pat
     assert numbers["provenance"]["device"] == "cpu"
     assert numbers["provenance"]["packages"]["numpy"] == np.__version__
     assert numbers["generated"].endswith("KST")
+    assert ingest["made"] == "2024-01-02 12:00:00"
+    ic = pq.read_table(inputs["predict"] / "ic.parquet").to_pandas().query("split == 'test'")
+    wide = ic.pivot(index="ts", columns="model", values="rank_ic")
+    difference = (wide["lstm"] - wide["ridge"]).dropna()
+    assert numbers["against_ridge"]["mean"] == pytest.approx(difference.mean())
+    assert numbers["against_ridge"]["n"] == len(difference)
     equity = pq.read_table(inputs["backtest"] / "equity.parquet")["equity"].to_pylist()
     product = np.prod([1 + value for _, _, value in numbers["monthly"]])
     assert product == pytest.approx(equity[-1] / equity[0])
@@ -292,7 +301,10 @@ def test_the_verdict_follows_from_the_numbers(
         ({"data__quality": {"1d": {"basis_jumps": {"rows": 3}}}}, "d.jumps"),
         ({"data__delisted": 0, "data__start": "2015-01-02"}, "d.survivors"),
         ({"backtest__metrics__return_before_costs": 0.01, "backtest__metrics__total_return": -0.02}, "d.gross"),
-        ({"forecast__ridge__test__mean_rank_ic": 0.9}, "f.baseline.worse"),
+        ({"against_ridge__t_newey_west": -2.5}, "f.baseline.worse"),
+        ({"against_ridge__t_newey_west": 2.5}, "f.baseline.better"),
+        ({"against_ridge__t_newey_west": 1.5}, "f.baseline.same"),
+        ({"training__lstm__best_epoch": 0}, "d.first_epoch"),
         ({"forecast__lstm__test__t_newey_west": 0.3}, "f.ic.none"),
         ({"backtest__metrics__sharpe": 0.1}, "f.sharpe.unclear"),
         ({"backtest__metrics__drawdown_recovered": None}, "f.drawdown"),
@@ -376,6 +388,5 @@ def test_quality_of_several_forms_is_understood(inputs: dict[str, Path], tmp_pat
         (ingest / "quality.json").unlink()
         if found:
             write_json(ingest / "quality.json", found)
-        report(job(tmp_path / f"report-{name}", {**inputs, "ingest": ingest}), ReportSection())
-        words = Page((tmp_path / f"report-{name}" / "report.html").read_text(encoding="utf-8")).text
-        assert ("987,654" in words) == (name == "one")
+        numbers = collect(read({**inputs, "ingest": ingest}), ReportSection(), "cpu", datetime.now(UTC))
+        assert ("987,654" in tables.data(numbers, "en")) == (name == "one")

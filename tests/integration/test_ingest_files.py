@@ -1,0 +1,103 @@
+"""Files of bars through the whole stage: rows, quarantine, receipt, and no two origins under one name."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from pipeline.importers import FilesError
+from pipeline.request import RequestError
+from storage.lake import Lake
+
+from .kis_server import Stage
+
+HEADER = "date,open,high,low,close,volume\n"
+ROWS = [
+    "2024-03-04,100,110,95,105,1000",
+    "2024-03-05,105,112,101,110,1500",
+    "2024-03-06,0,0,0,110,0",
+    "2024-03-07,110,111,104,108,900",
+]
+
+
+def files(folder: Path, **more: list[str]) -> Path:
+    folder.mkdir()
+    for symbol, rows in ({"A005930": ROWS, "A000270": ROWS[:3]} | more).items():
+        (folder / f"{symbol.removeprefix('A')}.csv").write_text(HEADER + "\n".join(rows) + "\n")
+    return folder
+
+
+def stage(tmp_path: Path, path: Path, **ingest: object) -> Stage:
+    return Stage(tmp_path, ingest={"path": str(path), "source": "", "start": None, "end": "2026-10-30"} | ingest)
+
+
+def test_bars_quarantine_and_receipt(tmp_path: Path) -> None:
+    path = files(
+        tmp_path / "prices", A000660=["2024-03-04,100,90,95,105,1000", "2024-03-05,100,x,95,99,1", *ROWS[2:], ROWS[3]]
+    )
+    one = stage(tmp_path, path)
+    manifest = one.run()
+    receipt = one.receipt
+    assert receipt.source.startswith("prices-") and receipt.market == "KRX" and not receipt.close_only
+    assert receipt.symbols == ("000270", "000660", "005930")
+    assert (receipt.start, receipt.end) == (date(2024, 3, 4), date(2024, 3, 7))
+    assert manifest["rows"] == 4 + 3 + 2 == receipt.bars("1d").num_rows
+    assert sum(receipt.quarantined.values()) == 2 and receipt.quarantined["high_below_low"] == 1
+    assert receipt.quarantined == manifest["quarantined"]
+    wrong = Lake(one.lake).read("quarantine", source=receipt.source).to_pylist()
+    assert {(row["file"], row["line"]) for row in wrong} == {("000660.csv", 2), ("000660.csv", 3)}
+    halt = receipt.bars("1d", symbols=["005930"]).slice(2, 1).to_pylist()[0]
+    assert halt["close"] == 110 and halt["open"] != halt["open"] and halt["volume"] == 0
+    assert receipt.symbol_table()["symbol"].to_pylist() == list(receipt.symbols)
+    assert stage(tmp_path, path, chunk_size=1).run()["content"] == manifest["content"], "again, row by row: the same"
+
+
+def test_changed_files_are_another_source_and_another_key(tmp_path: Path) -> None:
+    path = files(tmp_path / "prices")
+    first = stage(tmp_path, path)
+    key = first.sections()[1].keyed()
+    content = first.run()["content"]
+    source = first.receipt.source
+    (path / "005930.csv").write_text(HEADER + "\n".join(ROWS[:2]) + "\n")
+    second = stage(tmp_path, path)
+    assert second.sections()[1].keyed() != key
+    assert second.run()["content"] != content
+    assert second.receipt.source != source and second.receipt.rows == {"1d": 5}
+    key = second.sections()[1].keyed()
+    moved = path.rename(tmp_path / "elsewhere")
+    assert stage(tmp_path, moved).sections()[1].keyed() == key, "the place is not the content"
+
+
+def test_two_origins_are_not_joined_under_one_name(tmp_path: Path) -> None:
+    path = files(tmp_path / "prices")
+    stage(tmp_path, path, source="mine").run()
+    (path / "005930.csv").write_text(HEADER + f"{ROWS[0]}\n{ROWS[3]}\n")
+    with pytest.raises(RequestError, match=r"'mine' only the 5 bars.*found 7"):
+        stage(tmp_path, path, source="mine").run()
+
+
+def test_symbols_and_days_can_be_chosen(tmp_path: Path) -> None:
+    path = files(tmp_path / "prices")
+    one = stage(tmp_path, path, symbols=["005930"], start="2024-03-05", end="2024-03-06")
+    manifest = one.run()
+    assert one.receipt.symbols == ("005930",) and manifest["rows"] == 2
+    assert manifest["counts"]["outside_the_dates_or_symbols"] == 5
+    with pytest.raises(RequestError, match="bars of 068270"):
+        stage(tmp_path, path, symbols=["005930", "068270"]).run()
+
+
+def test_nothing_to_read_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "empty", tmp_path / "absent"):
+        with pytest.raises(FilesError, match=str(path)):
+            stage(tmp_path, path).run()
+
+
+def test_real_files_of_seven_stocks_and_an_index(tmp_path: Path, market_data: Path) -> None:
+    one = stage(tmp_path, market_data / "krx_daily_raw" / "v1")
+    manifest = one.run()
+    assert len(one.receipt.symbols) == 7 and manifest["indices"] == ["KOSPI"]
+    assert "KOSPI" not in one.receipt.symbols and manifest["rows"] > 40_000
+    assert one.receipt.start.year == 1985 and not one.receipt.close_only
