@@ -23,7 +23,7 @@ from .kis.client import KisClient
 from .kis.embedded import simulator
 from .kis.section import KisSection
 from .receipt import Receipt, take
-from .request import IngestSection, RequestError
+from .request import IngestSection, RequestError, check_closed
 from .symbols import Directory, directory
 
 KEPT = np.timedelta64(365, "D")  # minutes older than this the broker does not have
@@ -38,8 +38,11 @@ async def from_broker(job: Job, lake: Lake, kis: KisSection, ingest: IngestSecti
             place = await stack.enter_async_context(simulator(kis.simulator, ingest.end, job.emit))
             rest, folder = place.rest, str(place.folder)
         client = await stack.enter_async_context(KisClient(kis, job.emit, rest=rest or "", folder=folder or ""))
+        now = place.now if place else datetime.now(UTC)
+        if place:
+            check_closed(ingest, now)
+        today = now.astimezone(krx.KST).date()
         began = time.perf_counter()
-        today = place.today if place else datetime.now(krx.KST).date()
         journal = Journal(
             job.out,
             {"kis": kis.keyed(), "ingest": ingest.keyed(), "lake": str(lake.path), "source": source},

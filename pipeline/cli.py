@@ -9,6 +9,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from storage.emit import silent
 from storage.section import digest_of
 from storage.store import StoreError, write_json
 
@@ -24,7 +25,9 @@ REPORT_FILES = ("performance_report.json", "performance_analysis.png", "report.h
 
 
 def main(last: str = "report", arguments: list[str] | None = None) -> int:
-    """Run the stages that lead to `last`; finished ones are reused. Return the exit status: 0 done, 1 a fault, 2 bad input, 130 interrupted."""
+    """Run the stages that lead to `last`; finished ones are reused. Return the exit status: 0 done, 1 a fault, 2 bad
+    input, 130 interrupted.
+    """
     prog = Path(sys.argv[0]).name
     about = ABOUT if last == "report" else f"Run the stage '{last}' and what it needs that is not there yet."
     try:
@@ -46,7 +49,7 @@ def _stages(config: configuration.Config, last: str) -> list[Any]:
 
 
 def _dry_run(config: configuration.Config, cluster: Cluster, last: str) -> int:
-    runner = Runner(config, cluster, lambda kind, **fields: None)
+    runner = Runner(config, cluster, silent)
     for planned in runner.plan(_stages(config, last)):
         verb = "reuse" if planned.manifest else "run"
         print(f"{planned.stage.name:<9} {verb:<6} {planned.key or '-':<33} {planned.why}")  # noqa: T201
@@ -61,7 +64,9 @@ def _run(config: configuration.Config, cluster: Cluster, last: str) -> int:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "config.yaml").write_text(text, encoding="utf-8")
     except OSError as error:
-        raise StoreError(f"expected a writable folder for runs, got '{error.strerror}' at {directory}; set --run.runs") from error
+        raise StoreError(
+            f"expected a writable folder for runs, got '{error.strerror}' at {directory}; set --run.runs"
+        ) from error
     start = time.perf_counter()
     with RunLog(directory, config.run.log_level) as log:
         cluster.emit = log.emit
@@ -99,7 +104,9 @@ def _check(config: configuration.Config, cluster: Cluster, log: RunLog) -> None:
             log.emit("log", level=level, text=f"{finding.name}: {finding.text}; {finding.what_to_do}")
     failed = [f for f in findings if f.status == "fail"]
     if failed:
-        raise DoctorError("the environment is not ready: " + "; ".join(f"{f.name}: {f.text} ({f.what_to_do})" for f in failed))
+        raise DoctorError(
+            "the environment is not ready: " + "; ".join(f"{f.name}: {f.text} ({f.what_to_do})" for f in failed)
+        )
 
 
 def stage_names() -> list[str]:

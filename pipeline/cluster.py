@@ -1,6 +1,7 @@
 """Device -> Dask client: a LocalCluster, a LocalCUDACluster or an existing scheduler, started when first needed.
 
-GPUs are counted by NVML in the moment of asking: touching CUDA in this process before the cluster starts breaks Dask-CUDA. The client
+GPUs are counted by NVML in the moment of asking: touching CUDA in this process before the cluster starts breaks
+Dask-CUDA. The client
 process never holds a CUDA context.
 """
 
@@ -36,12 +37,18 @@ class ClusterSection(Section):
     """Where the work runs."""
 
     device: Literal["auto", "cpu", "gpu"] = setting("auto", "cpu, gpu, or auto: gpu when NVML sees one")
-    address: str = setting("", "address of an existing Dask scheduler, tcp://host:port; empty = start one here", runtime=True)
-    max_workers: int = setting(0, "CPU worker processes, or GPUs used; 0 = one process (CPU), all GPUs", ge=0, le=1024, runtime=True)
+    address: str = setting(
+        "", "address of an existing Dask scheduler, tcp://host:port; empty = start one here", runtime=True
+    )
+    max_workers: int = setting(
+        0, "CPU worker processes, or GPUs used; 0 = one process (CPU), all GPUs", ge=0, le=1024, runtime=True
+    )
     threads: int = setting(0, "threads a CPU worker; 0 = all cores shared evenly", ge=0, le=1024, runtime=True)
     dashboard: str = setting("127.0.0.1:0", "address of the dashboard; port 0 = any free", runtime=True)
     timeout_s: float = setting(15.0, "patience for the scheduler's answer", unit="s", gt=0, runtime=True)
-    device_memory: float = setting(0.8, "share of each GPU's memory in the RMM pool", unit="ratio", gt=0, le=0.95, runtime=True)
+    device_memory: float = setting(
+        0.8, "share of each GPU's memory in the RMM pool", unit="ratio", gt=0, le=0.95, runtime=True
+    )
 
 
 def gpu_count() -> int:
@@ -101,7 +108,7 @@ class Cluster:
         where = self.section.address
         try:
             asyncio.run(_answers(where, self.section.timeout_s))
-            client = self._stack.enter_context(Client(where, timeout=self.section.timeout_s))
+            client: Client = self._stack.enter_context(Client(where, timeout=self.section.timeout_s))
         except (OSError, TimeoutError, ValueError) as error:
             raise ClusterError(
                 f"expected a Dask scheduler at {where}, got no answer within {self.section.timeout_s:g} s ({error}); "
@@ -116,7 +123,9 @@ class Cluster:
         return client
 
     def _start(self) -> Client:
-        scratch = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="pipeline-dask-", ignore_cleanup_errors=True))
+        scratch = self._stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="pipeline-dask-", ignore_cleanup_errors=True)
+        )
         common: dict[str, Any] = {
             "host": "127.0.0.1",
             "dashboard_address": self.section.dashboard,
@@ -143,7 +152,7 @@ class Cluster:
                 **common,
             )
         self._stack.enter_context(cluster)
-        client = self._stack.enter_context(Client(cluster, timeout=self.section.timeout_s))
+        client: Client = self._stack.enter_context(Client(cluster, timeout=self.section.timeout_s))
         root = str(Path(__file__).resolve().parent.parent)
         client.run(_importable, root)
         return client
@@ -160,7 +169,9 @@ class Cluster:
 
 
 async def _answers(address: str, timeout_s: float) -> None:
-    """Ask the scheduler who it is. A Client would wait for ever for a peer that accepts the connection and says nothing."""
+    """Ask the scheduler who it is. A Client would wait for ever for a peer that accepts the connection and says
+    nothing.
+    """
     async with asyncio.timeout(timeout_s):
         async with rpc(address) as scheduler:
             await scheduler.identity()

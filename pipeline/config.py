@@ -1,4 +1,6 @@
-"""The tree of sections: YAML files, then the environment, then the command line. It composes sections and holds none of its own but `run`."""
+"""The tree of sections: YAML files, then the environment, then the command line. It composes sections and holds none
+of its own but `run`.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,11 @@ import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
 import dotenv
 import yaml
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from storage.lake import LakeSection
@@ -26,10 +28,10 @@ from . import krx
 from .backtest.section import BacktestSection
 from .cluster import ClusterSection
 from .features import FeatureSection
-from .request import IngestSection
 from .kis.section import KisSection
 from .labels import LabelSection
 from .report.section import ReportSection
+from .request import IngestSection
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = ROOT / "configs" / "base.yaml"
@@ -43,16 +45,27 @@ class ConfigError(Exception):
 class RunSection(Section):
     """What a run is called, where its results lie and what it prints."""
 
-    name: str = setting("main", "name of the run; part of its folder's name", min_length=1, max_length=60, pattern=r"^[\w.-]+$", runtime=True)
+    name: str = setting(
+        "main",
+        "name of the run; part of its folder's name",
+        min_length=1,
+        max_length=60,
+        pattern=r"^[\w.-]+$",
+        runtime=True,
+    )
     data: str = setting("data", "folder of stage results, caches and the lake", unit="path", runtime=True)
     runs: str = setting("runs", "folder that gets one folder a run", unit="path", runtime=True)
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = setting("INFO", "least level that is logged", runtime=True)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = setting(
+        "INFO", "least level that is logged", runtime=True
+    )
     cache_enabled: bool = setting(True, "reuse finished stages whose key is unchanged", runtime=True)
     tune: bool = setting(False, "search hyperparameters before training", runtime=True)
 
 
 class Config(BaseSettings):
-    """All sections. Sources, the later wins: configs/base.yaml, --config files, environment PIPELINE__SECTION__KEY, --section.key."""
+    """All sections. Sources, the later wins: configs/base.yaml, --config files, environment PIPELINE__SECTION__KEY,
+    --section.key.
+    """
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=ENV_PREFIX, env_nested_delimiter="__")
 
@@ -83,13 +96,24 @@ class Config(BaseSettings):
 
 
 def load(arguments: Sequence[str], prog: str, about: str) -> tuple[Config, argparse.Namespace]:
-    """Read the configuration and the words of the command line; ConfigError says which key is wrong and which is meant."""
+    """Read the configuration and the words of the command line; ConfigError says which key is wrong and which is
+    meant.
+    """
     dotenv.load_dotenv(Path.cwd() / ".env", override=False)
     parser = argparse.ArgumentParser(
         prog=prog, description=about, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", nargs="+", action="extend", default=[], metavar="FILE", help="YAML files laid over configs/base.yaml")
-    parser.add_argument("--dry-run", action="store_true", help="say which stages would run or be reused, and why; do nothing")
+    parser.add_argument(
+        "--config",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="YAML files laid over configs/base.yaml",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say which stages would run or be reused, and why; do nothing"
+    )
     parser.add_argument("--log-level", default=None, metavar="LEVEL", help="short for --run.log_level")
     cli: CliSettingsSource[argparse.ArgumentParser] = CliSettingsSource(
         Config, root_parser=parser, cli_prog_name=prog, cli_hide_none_type=True, cli_avoid_json=True
@@ -111,7 +135,11 @@ def load(arguments: Sequence[str], prog: str, about: str) -> tuple[Config, argpa
     try:
         return Config(_cli_settings_source=cli(parsed_args=words), **values), words
     except ValidationError as error:
-        origin |= {key: f"environment {name}" for key in keys() if (name := ENV_PREFIX + key.upper().replace(".", "__")) in os.environ}
+        origin |= {
+            key: f"environment {name}"
+            for key in keys()
+            if (name := ENV_PREFIX + key.upper().replace(".", "__")) in os.environ
+        }
         origin |= {key: "command line" for key, value in vars(words).items() if value is not None}
         raise ConfigError("\n".join(_sentence(e, origin) for e in error.errors())) from error
 
@@ -141,7 +169,9 @@ def _yaml(path: Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"expected a configuration file at {path}, got: {error.strerror}; see configs/ for those that exist") from error
+        raise ConfigError(
+            f"expected a configuration file at {path}, got: {error.strerror}; see configs/ for those that exist"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"expected YAML in {path}, got: {error}") from error
     if not isinstance(found or {}, dict):
@@ -152,7 +182,8 @@ def _yaml(path: Path) -> dict[str, Any]:
 def _resolved(values: dict[str, Any]) -> dict[str, Any]:
     """Replace `end: today` by the last KRX session that has closed, so that every key and manifest names a date."""
     return {
-        k: _resolved(v) if isinstance(v, dict) else (_today() if k == "end" and v == "today" else v) for k, v in values.items()
+        k: _resolved(v) if isinstance(v, dict) else (_today() if k == "end" and v == "today" else v)
+        for k, v in values.items()
     }
 
 
@@ -197,30 +228,3 @@ def _sentence(error: Any, origin: dict[str, str]) -> str:
     if error["type"] == "extra_forbidden":
         return f"{path}: unknown key ({where}){_nearest(path)}"
     return f"{path}: {error['msg'][:1].lower()}{error['msg'][1:]}, got {error['input']!r} ({where})"
-
-
-def template() -> str:
-    """Return configs/base.yaml: every key with its default, unit and range. `ingest.end` is the one value that is no default."""
-    lines = ["# Every key with its default. `python scripts/config.py > configs/base.yaml` writes this file anew from the sections."]
-
-    def walk(model: type[BaseModel], indent: str) -> None:
-        for name, field in model.model_fields.items():
-            kind = field.annotation
-            remark = f"{indent}# {field.description}"
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                lines.extend([*([""] if not indent else []), remark, f"{indent}{name}:"])
-                walk(kind, indent + "  ")
-                continue
-            choices = _choices(kind)
-            lines.append(remark + (f" ({' | '.join(choices)})" if choices and not all(c in remark for c in choices) else ""))
-            default = field.get_default(call_default_factory=True)
-            value = "today" if (indent, name) == ("  ", "end") else default
-            plain = TypeAdapter(Any).dump_python(value, mode="json")
-            lines.append(f"{indent}{name}: {'' if plain is None else yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=1000).removesuffix('...' + chr(10)).strip()}")
-
-    walk(Config, "")
-    return "\n".join(line.rstrip() for line in lines) + "\n"
-
-
-def _choices(kind: Any) -> list[str]:
-    return [str(c) for c in get_args(kind)] if get_origin(kind) is Literal else []

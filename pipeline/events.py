@@ -1,4 +1,6 @@
-"""The run's event log and what is drawn from it while it runs: progress bars on a terminal, JSON lines otherwise, two log files."""
+"""The run's event log and what is drawn from it while it runs: progress bars on a terminal, JSON lines otherwise,
+two log files.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,16 @@ from typing import Any, Self
 
 import orjson
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 EVERY_S = 1.0  # at most one progress line a second and stage where there is no terminal
 LEARNING = ("train", "tune", "predict")
@@ -21,7 +32,8 @@ LEARNING = ("train", "tune", "predict")
 class RunLog:
     """Take events (`emit`), keep them in `events.jsonl` and the log files, and show them.
 
-    optimized_pipeline.log holds everything, gpu_training.log what train, tune and predict say. Safe to call from several threads.
+    optimized_pipeline.log holds everything, gpu_training.log what train, tune and predict say. Safe to call from
+    several threads.
     """
 
     def __init__(self, directory: Path, level: str = "INFO", *, terminal: bool | None = None) -> None:
@@ -31,7 +43,10 @@ class RunLog:
         self._level = logging.getLevelNamesMapping()[level]
         self._lock = threading.Lock()
         self._events = (directory / "events.jsonl").open("ab")
-        self._logs = {name: (directory / name).open("a", encoding="utf-8") for name in ("optimized_pipeline.log", "gpu_training.log")}
+        self._logs = {
+            name: (directory / name).open("a", encoding="utf-8")
+            for name in ("optimized_pipeline.log", "gpu_training.log")
+        }
         self._terminal = sys.stderr.isatty() if terminal is None else terminal
         self._console = Console(stderr=True)
         self._bars = Progress(
@@ -53,7 +68,9 @@ class RunLog:
         self._bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bars.stop()
         self._events.close()
         for log in self._logs.values():
@@ -94,7 +111,9 @@ class RunLog:
         if logging.getLevelNamesMapping().get(level, logging.INFO) < self._level:
             return
         rest = {k: v for k, v in event.items() if k not in ("t", "stage", "kind", "level", "text")}
-        words = str(event.get("text", kind)) + (" " + " ".join(f"{k}={_short(v)}" for k, v in rest.items()) if rest else "")
+        words = str(event.get("text", kind)) + (
+            " " + " ".join(f"{k}={_short(v)}" for k, v in rest.items()) if rest else ""
+        )
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["t"]))
         line = f"{stamp} {level:<7} {event['stage'] or 'run'}: {words}\n"
         for name, log in self._logs.items():
@@ -114,7 +133,9 @@ class RunLog:
             task = self._tasks.get(self.stage)
             if task is None:
                 task = self._tasks[self.stage] = self._bars.add_task(self.stage, unit=unit, rate="")
-            self._bars.update(task, completed=event["done"], total=event["total"], unit=unit, rate=f"{rate:,.0f}/s" if rate else "")
+            self._bars.update(
+                task, completed=event["done"], total=event["total"], unit=unit, rate=f"{rate:,.0f}/s" if rate else ""
+            )
         elif kind == "log" and level >= self._level:
             self._console.print(f"[dim]{self.stage or 'run'}[/dim] {event['text']}", highlight=False)
         elif kind in ("stage", "epoch") and self._level <= logging.INFO:

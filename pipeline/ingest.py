@@ -44,7 +44,17 @@ def ingest(job: Job, lake: LakeSection, kis: KisSection, ingest: IngestSection) 
     asks only for what was not committed and ends with the same content. Raises RequestError, SymbolError, KisError,
     CredentialsError, SimulatorError, FilesError or LakeError; each says what to do.
     """
-    store = Lake(lake.path)
+    try:
+        return _ingest(job, Lake(lake.path), kis, ingest)
+    except OSError as error:
+        got = f"'{error.strerror or error}' at {error.filename or 'no name'}"
+        raise RequestError(
+            f"expected to read and write in {job.out}, got {got}; free space, mend the rights or give another folder "
+            "with --run.data"
+        ) from error
+
+
+def _ingest(job: Job, store: Lake, kis: KisSection, ingest: IngestSection) -> dict[str, Any]:
     if ingest.path:
         receipt, told = _from_files(job, store, ingest)
     else:

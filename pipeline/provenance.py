@@ -16,7 +16,17 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("storage", "training", "pipeline")
 NUMERIC = ("numpy", "numba", "pandas", "pyarrow", "torch", "optuna")  # a new version may change a result
-REPORTED = (*NUMERIC, "dask", "distributed", "deltalake", "pydantic", "aiohttp", "cudf-cu13", "cupy-cuda13x", "dask-cuda")
+REPORTED = (
+    *NUMERIC,
+    "dask",
+    "distributed",
+    "deltalake",
+    "pydantic",
+    "aiohttp",
+    "cudf-cu13",
+    "cupy-cuda13x",
+    "dask-cuda",
+)
 
 
 def code_digest(module: str) -> str:
@@ -65,7 +75,11 @@ def _parsed(path: Path, module: str) -> tuple[list[str], list[Path]]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     package = module if path.name == "__init__.py" else module.rsplit(".", 1)[0]
     imported = [name for node in _running(tree) for name in _names(node, package)]
-    words = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str) and 0 < len(n.value) < 80}
+    words = {
+        n.value
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Constant) and isinstance(n.value, str) and 0 < len(n.value) < 80
+    }
     files = []
     for word in words:
         if "\n" in word or word.startswith(("/", ".")):
@@ -92,7 +106,11 @@ def _names(node: ast.AST, package: str) -> list[str]:
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom):
         parent = package.split(".")
-        base = ".".join([*parent[: len(parent) - node.level + 1], node.module or ""]).strip(".") if node.level else node.module or ""
+        base = (
+            ".".join([*parent[: len(parent) - node.level + 1], node.module or ""]).strip(".")
+            if node.level
+            else node.module or ""
+        )
         return [base, *(f"{base}.{alias.name}" for alias in node.names)]
     return []
 

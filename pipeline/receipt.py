@@ -1,4 +1,6 @@
-"""What ingest leaves behind: which bars there are, under which names, and the only way in which later stages find them."""
+"""What ingest leaves behind: which bars there are, under which names, and the only way in which later stages find
+them.
+"""
 
 from __future__ import annotations
 

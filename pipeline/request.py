@@ -83,11 +83,8 @@ def check_broker(kis: KisSection, ingest: IngestSection) -> None:
         raise RequestError(
             f"expected ingest.start on or before ingest.end, got {ingest.first} and {ingest.end}; exchange them"
         )
-    last = krx.last_closed_session(datetime.now(UTC))
-    if kis.environment != "simulator" and ingest.end > last:
-        raise RequestError(
-            f"expected ingest.end not after {last}, the last session that has closed, got {ingest.end}; use 'today'"
-        )
+    if kis.environment != "simulator":
+        check_closed(ingest, datetime.now(UTC))
     if not krx.sessions(ingest.first, ingest.end).size:
         raise RequestError(
             f"expected sessions of the exchange in ingest.start..ingest.end, got none in {ingest.first}..{ingest.end}"
@@ -98,4 +95,13 @@ def check_broker(kis: KisSection, ingest: IngestSection) -> None:
         raise RequestError(
             f"expected ingest.minute_symbols 0 in the paper environment, got {ingest.minute_symbols}: paper has no "
             "minute bars of past days; set it to 0 or use --kis.environment live"
+        )
+
+
+def check_closed(ingest: IngestSection, now: datetime) -> None:
+    """Refuse days that are not over at `now`, the broker's time: their bars would change. Raises RequestError."""
+    last = krx.last_closed_session(now)
+    if krx.sessions(last, ingest.end).size > 1:
+        raise RequestError(
+            f"expected ingest.end not after {last}, the last session that has closed, got {ingest.end}; use 'today'"
         )

@@ -1,7 +1,9 @@
 """The table of contents of the project: which stages there are, what each reads, and how a list of them is run.
 
-A stage's key is made of its name, its sections without fields that change no result, the content of its inputs, the device class,
-the digest of its own code and the versions of the numeric packages. Equal key: equal result, so the finished directory is reused.
+A stage's key is made of its name, its sections without fields that change no result, the content of its inputs, the
+device class,
+the digest of its own code and the versions of the numeric packages. Equal key: equal result, so the finished
+directory is reused.
 """
 
 from __future__ import annotations
@@ -51,7 +53,13 @@ STAGES = (
     Stage("train", "pipeline.learn:train", ("features",), ("split", "train"), ("tune",)),
     Stage("predict", "pipeline.learn:predict", ("features", "train"), ("predict",)),
     Stage("backtest", "pipeline.backtest.stage:backtest", ("ingest", "predict"), ("backtest",)),
-    Stage("report", "pipeline.report.stage:report", ("ingest", "features", "train", "predict", "backtest"), ("report",), ("tune",)),
+    Stage(
+        "report",
+        "pipeline.report.stage:report",
+        ("ingest", "features", "train", "predict", "backtest"),
+        ("report",),
+        ("tune",),
+    ),
 )
 BY_NAME = {stage.name: stage for stage in STAGES}
 
@@ -114,10 +122,15 @@ class Runner:
                 yield Planned(stage, key, None, self._difference(stage, made_of))
             else:
                 known[stage.name] = manifest
-                yield Planned(stage, key, manifest, f"made {manifest['made']} with the same sections, inputs, code and versions")
+                yield Planned(
+                    stage, key, manifest, f"made {manifest['made']} with the same sections, inputs, code and versions"
+                )
 
-    def run(self, stages: Sequence[Stage], named: Callable[[str], None] = lambda name: None) -> dict[str, dict[str, Any]]:
-        """Run or reuse the stages in order; return their manifests, each with its `directory` and whether it was `reused`.
+    def run(
+        self, stages: Sequence[Stage], named: Callable[[str], None] = lambda name: None
+    ) -> dict[str, dict[str, Any]]:
+        """Run or reuse the stages in order; return their manifests, each with its `directory` and whether it was
+        `reused`.
 
         `named` is told the name of each stage before its events come.
         """
@@ -131,14 +144,22 @@ class Runner:
                 manifest = self._make(stage, key, made_of, inputs)
             directory = self.store.path(stage.name, key)
             done[stage.name] = {**manifest, "directory": str(directory), "reused": reused}
-            self.emit("stage", state="reused" if reused else "done", key=key, seconds=manifest["seconds"], rows=manifest.get("rows"))
+            self.emit(
+                "stage",
+                state="reused" if reused else "done",
+                key=key,
+                seconds=manifest["seconds"],
+                rows=manifest.get("rows"),
+            )
         return done
 
     def _reads(self, stage: Stage, stages: Sequence[Stage]) -> list[str]:
         present = {s.name for s in stages}
         return [*stage.needs, *(name for name in stage.optional if name in present)]
 
-    def _look(self, stage: Stage, inputs: dict[str, dict[str, Any]]) -> tuple[str, dict[str, Any], dict[str, Any] | None]:
+    def _look(
+        self, stage: Stage, inputs: dict[str, dict[str, Any]]
+    ) -> tuple[str, dict[str, Any], dict[str, Any] | None]:
         made_of = parts(stage, self.config, inputs, self.cluster.device)
         key = digest_of(made_of)
         manifest = self.store.done(stage.name, key) if self.config.run.cache_enabled else None
@@ -148,7 +169,9 @@ class Runner:
                 manifest = None  # the lake lost or changed what the receipt names
         return key, made_of, manifest
 
-    def _make(self, stage: Stage, key: str, made_of: dict[str, Any], inputs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    def _make(
+        self, stage: Stage, key: str, made_of: dict[str, Any], inputs: dict[str, dict[str, Any]]
+    ) -> dict[str, Any]:
         sections = [self.lake if name == "lake" else getattr(self.config, name) for name in stage.sections]
         with self.store.writing(stage.name, key) as out, _Peak() as peak:
             self.emit("stage", state="started", key=key)
@@ -176,7 +199,11 @@ class Runner:
             return "never made"
         before = read_json(found[-1])["made_of"]
         changed = [f"{path} {old!r} -> {new!r}" for path, old, new in _changes(before, made_of)]
-        return "changed: " + "; ".join(changed[:6]) if changed else "its directory or the lake is no longer what the manifest says"
+        return (
+            "changed: " + "; ".join(changed[:6])
+            if changed
+            else "its directory or the lake is no longer what the manifest says"
+        )
 
 
 def _changes(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

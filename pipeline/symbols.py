@@ -50,7 +50,7 @@ class Directory:
         """
         found = [s for s in sorted(self.rows) if self.rows[s]["kind"] in kinds and self.listed(s, start, end)]
         if largest:
-            found.sort(key=lambda s: -(self.rows[s]["market_cap"] or 0.0))
+            found.sort(key=lambda s: -self._value(s))
         return found[:count]
 
     def listed(self, symbol: str, start: date, end: date) -> bool:
@@ -61,7 +61,11 @@ class Directory:
     def alive(self, symbols: Iterable[str]) -> list[str]:
         """Return those that are not delisted, the highest market value first."""
         found = [s for s in symbols if self.rows[s]["delisted"] is None]
-        return sorted(found, key=lambda s: (-(self.rows[s]["market_cap"] or 0.0), s))
+        return sorted(found, key=lambda s: (-self._value(s), s))
+
+    def _value(self, symbol: str) -> float:
+        value = self.rows[symbol]["market_cap"]
+        return 0.0 if value is None or value != value else float(value)
 
 
 async def directory(
@@ -81,8 +85,10 @@ async def directory(
     rows = {row["symbol"]: row for market in markets for row in (await _master(kis, market)).to_pylist()}
     before = lake.read("symbols", source=source).to_pylist()  # sorted by (symbol, as_of): the latest wins
     known = {row["symbol"]: {**{name: row[name] for name in FACTS}, "market_cap": None} for row in before}
-    absent = sorted({*asked, *gone, *known} - rows.keys())
+    settled = {symbol for symbol, row in known.items() if row["delisted"]}  # nothing more can happen to these
+    absent = sorted({*asked, *gone, *known} - rows.keys() - settled)
     answers = await asyncio.gather(*(_ask(kis, symbol) for symbol in absent))
+    rows |= {symbol: known[symbol] for symbol in settled - rows.keys()}
     rows |= {symbol: found for symbol, answer in zip(absent, answers) if (found := answer or known.get(symbol))}
     unknown = sorted(set(asked) - rows.keys())
     if unknown:

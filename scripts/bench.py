@@ -1,6 +1,7 @@
 """Run a benchmark: `python scripts/bench.py NAME --json` prints one JSON line a measure, without --json a table.
 
-A benchmark is a module tests/bench/NAME.py with `run() -> Iterator[Measure]`. Names, definitions and targets of all measures stand in
+A benchmark is a module tests/bench/NAME.py with `run() -> Iterator[Measure]`. Names, definitions and targets of all
+measures stand in
 docs/benchmarks/targets.json; a measure that the module does not give makes the command fail.
 """
 
@@ -29,7 +30,13 @@ def main() -> int:
         wanted = {t["name"]: t for t in targets if t["bench"] == name}
         for measure in importlib.import_module(f"tests.bench.{name}").run():
             target = wanted.pop(measure.name)
-            line = {"name": measure.name, "unit": target["unit"], "ours": measure.ours, "peer": measure.peer, "value": measure.value}
+            line = {
+                "name": measure.name,
+                "unit": target["unit"],
+                "ours": measure.ours,
+                "peer": measure.peer,
+                "value": measure.value,
+            }
             print(json.dumps(line) if words.json else _row(line, target), flush=True)
         missing += wanted
     if missing:
@@ -39,7 +46,11 @@ def main() -> int:
 
 def _row(line: dict, target: dict) -> str:
     value, goal = line["value"], target["target"]
-    met = "" if goal is None else ("met" if (value >= goal if target["better"] == "higher" else value <= goal) else "MISSED")
+    met = (
+        ""
+        if goal is None
+        else ("met" if (value >= goal if target["better"] == "higher" else value <= goal) else "MISSED")
+    )
     return f"{line['name']:<34} {value:>12.4g} {line['unit']:<8} target {goal if goal is not None else '-':>10} {met}"
 
 

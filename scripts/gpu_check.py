@@ -1,7 +1,9 @@
 """Run everything that needs a GPU, in parts of a few minutes: `python scripts/gpu_check.py [PART …] [--out DIR]`.
 
-Parts that need only torch, cupy and numba-cuda come first, so that a machine without RAPIDS is of use too. Each part writes
-DIR/gpu-<part>.json with its outcome, the hardware, driver and versions; a part whose packages or GPU are missing says so and is no failure.
+Parts that need only torch, cupy and numba-cuda come first, so that a machine without RAPIDS is of use too. Each part
+writes
+DIR/gpu-<part>.json with its outcome, the hardware, driver and versions; a part whose packages or GPU are missing
+says so and is no failure.
 """
 
 import argparse
@@ -19,7 +21,8 @@ LIMIT_S = 480
 PROBE = """
 import json, importlib.metadata as m
 out = {}
-for name in ("torch", "cupy-cuda13x", "cupy-cuda12x", "numba", "numba-cuda", "cudf-cu13", "dask-cuda", "rmm-cu13", "pandas", "numpy"):
+for name in ("torch", "cupy-cuda13x", "cupy-cuda12x", "numba", "numba-cuda", "cudf-cu13", "dask-cuda", "rmm-cu13",
+"pandas", "numpy"):
     try: out[name] = m.version(name)
     except m.PackageNotFoundError: pass
 try:
@@ -46,7 +49,13 @@ def tests(*paths: str) -> tuple[str, ...]:
 
 PARTS = (
     Part("kernels", ("cupy", "numba"), tests("tests/unit/test_recurrence.py", "tests/unit/test_indicators.py")),
-    Part("training", ("torch",), tests("tests/unit", "--deselect", "tests/unit/test_recurrence.py", "--deselect", "tests/unit/test_indicators.py")),
+    Part(
+        "training",
+        ("torch",),
+        tests(
+            "tests/unit", "--deselect", "tests/unit/test_recurrence.py", "--deselect", "tests/unit/test_indicators.py"
+        ),
+    ),
     Part("pipeline", ("cudf", "dask_cuda", "torch", "cupy"), tests("tests/integration")),
 )
 
@@ -67,7 +76,9 @@ def main() -> int:
             continue
         result = {"part": part.name, "date": time.strftime("%Y-%m-%d"), "machine": machine, **run(part, machine)}
         (words.out / f"gpu-{part.name}.json").write_text(json.dumps(result, indent=1) + "\n")
-        print(f"{part.name:<10} {result['outcome']:<8} {result.get('seconds', 0):>7.1f} s  {result['text']}", flush=True)
+        print(
+            f"{part.name:<10} {result['outcome']:<8} {result.get('seconds', 0):>7.1f} s  {result['text']}", flush=True
+        )
         failed |= result["outcome"] == "failed"
     return int(failed)
 
@@ -76,7 +87,9 @@ def environment() -> dict:
     found = json.loads(subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True).stdout)
     query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
     try:
-        found["nvidia_smi"] = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+        found["nvidia_smi"] = subprocess.run(
+            query, capture_output=True, text=True, check=True, timeout=30
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         found["nvidia_smi"] = ""
     return found
@@ -90,12 +103,19 @@ def run(part: Part, machine: dict) -> dict:
         return {"outcome": "skipped", "text": "torch sees no GPU here"}
     start = time.perf_counter()
     try:
-        done = subprocess.run([sys.executable, *part.command], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S)
+        done = subprocess.run(
+            [sys.executable, *part.command], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S
+        )
     except subprocess.TimeoutExpired:
         return {"outcome": "failed", "seconds": LIMIT_S, "text": f"not done within {LIMIT_S} s"}
     lines = (done.stdout + done.stderr).strip().splitlines()
     outcome = {0: "passed", 5: "skipped"}.get(done.returncode, "failed")
-    return {"outcome": outcome, "seconds": round(time.perf_counter() - start, 1), "text": lines[-1] if lines else "", "output": lines[-200:]}
+    return {
+        "outcome": outcome,
+        "seconds": round(time.perf_counter() - start, 1),
+        "text": lines[-1] if lines else "",
+        "output": lines[-200:],
+    }
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ from typing import Protocol
 
 
 class Emit(Protocol):
-    """Report an event: `emit("progress", done=3, total=8, unit="groups")`, `emit("epoch", loss=…)`, `emit("log", level="info", text="…")`."""
+    """Report an event: `emit("progress", done=3, total=8, unit="groups")`, `emit("epoch", loss=…)`, `emit("log",
+    level="info", text="…")`.
+    """
 
     def __call__(self, kind: str, /, **fields: object) -> None: ...
 

@@ -1,7 +1,9 @@
 """The lake: Delta tables of bars, actions, symbols and quarantined rows, one sorted Parquet file a partition.
 
-A write reads the partitions that it touches, adds its rows, drops duplicates, sorts and replaces them in one commit, so it is
-idempotent and leaves no small files. Reading goes through `file_uris()` and plain Parquet: delta-rs' own table readers abort the
+A write reads the partitions that it touches, adds its rows, drops duplicates, sorts and replaces them in one commit,
+so it is
+idempotent and leaves no small files. Reading goes through `file_uris()` and plain Parquet: delta-rs' own table
+readers abort the
 interpreter at exit now and then. This is the only file that knows cuDF.
 """
 
@@ -110,7 +112,9 @@ class Lake:
         path = self.path / table
         if not deltalake.DeltaTable.is_deltatable(str(path)):
             if not create:
-                raise LakeError(f"expected the table '{table}' in the lake {self.path}, found none; run the ingest stage first")
+                raise LakeError(
+                    f"expected the table '{table}' in the lake {self.path}, found none; run the ingest stage first"
+                )
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
                 deltalake.DeltaTable.create(
@@ -118,7 +122,9 @@ class Lake:
                 )
             except (OSError, DeltaError) as error:
                 if not deltalake.DeltaTable.is_deltatable(str(path)):
-                    raise LakeError(f"expected a writable lake at {self.path}, got: {error}; set --lake.path to a writable folder") from error
+                    raise LakeError(
+                        f"expected a writable lake at {self.path}, got: {error}; set --lake.path to a writable folder"
+                    ) from error
         return deltalake.DeltaTable(str(path))
 
     # -- reading -------------------------------------------------------------------------------------------------------
@@ -217,7 +223,9 @@ def _with_partitions(table: str) -> pa.Schema:
 
 
 def _partitioned(table: str, rows: pa.Table) -> pa.Table:
-    """Add `group` and `period`: the year for daily and longer bars, the month for intraday ones (both of the UTC stamp)."""
+    """Add `group` and `period`: the year for daily and longer bars, the month for intraday ones (both of the UTC
+    stamp).
+    """
     if table != "bars":
         return rows
     symbol = rows["symbol"].combine_chunks().dictionary_encode()
@@ -234,7 +242,9 @@ def _partitioned(table: str, rows: pa.Table) -> pa.Table:
     month = np.array([str(m) for m in unique], dtype=object)[place]
     year = np.array([str(m)[:4] for m in unique], dtype=object)[place]
     period = np.where(daily, year, month)
-    return rows.append_column("group", pa.array(group, pa.int32())).append_column("period", pa.array(period, pa.string()))
+    return rows.append_column("group", pa.array(group, pa.int32())).append_column(
+        "period", pa.array(period, pa.string())
+    )
 
 
 def _merged(table: str, old: pa.Table, new: pa.Table) -> tuple[pa.Table, int]:

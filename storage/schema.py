@@ -1,4 +1,6 @@
-"""Arrow schemas of the lake's tables, with the unit of each column in its metadata, and the digest that names their content."""
+"""Arrow schemas of the lake's tables, with the unit of each column in its metadata, and the digest that names their
+content.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +85,8 @@ KEYS: dict[str, tuple[str, ...]] = {
 def content_digest(table: pa.Table, keys: Sequence[str] = ()) -> str:
     """Return 32 hexadecimal digits that name the rows of a table.
 
-    The same for any row order (rows are sorted by `keys` first), chunking, file layout and time of ingestion (the column `ingested_at`
+    The same for any row order (rows are sorted by `keys` first), chunking, file layout and time of ingestion (the
+    column `ingested_at`
     is left out). All NaN count as one; a null differs from NaN.
     """
     names = [n for n in table.column_names if n != "ingested_at"]

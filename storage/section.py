@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
@@ -33,7 +32,8 @@ class Section(BaseModel):
 def setting(default: Any, description: str, *, unit: str = "", runtime: bool = False, **bounds: Any) -> Any:
     """Declare a field with its description and unit; `bounds` are pydantic's (ge, gt, le, lt, min_length, …).
 
-    `runtime` marks what changes speed or place but no result (worker counts, ports, folders): it stays out of stage keys.
+    `runtime` marks what changes speed or place but no result (worker counts, ports, folders): it stays out of stage
+    keys.
     """
     factory = {"default_factory": default} if callable(default) else {"default": default}
     limits = " and ".join(f"{_SIGNS[name]} {bound}" for name, bound in bounds.items() if name in _SIGNS)

@@ -1,4 +1,5 @@
-"""Directories named by the hash of what made them. Complete means that the manifest, written last, is there; readers ignore the rest.
+"""Directories named by the hash of what made them. Complete means that the manifest, written last, is there; readers
+ignore the rest.
 
 No rename of directories and no lock file that a reader must respect, so the rule also holds on an object store.
 """
@@ -44,7 +45,9 @@ class Store:
 
     @contextlib.contextmanager
     def writing(self, stage: str, key: str) -> Iterator[Path]:
-        """Give the directory to one writer of this machine at a time; what a killed attempt left in it is still there."""
+        """Give the directory to one writer of this machine at a time; what a killed attempt left in it is still
+        there.
+        """
         path = self.path(stage, key)
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -103,7 +106,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise StoreError(f"expected a JSON file at {path}, got: {error}; remove its folder to have it made again") from error
+        raise StoreError(
+            f"expected a JSON file at {path}, got: {error}; remove its folder to have it made again"
+        ) from error
 
 
 def write_parquet(path: Path, table: pa.Table, *, sort: tuple[str, ...] = ()) -> None:
@@ -118,6 +123,6 @@ def write_parquet(path: Path, table: pa.Table, *, sort: tuple[str, ...] = ()) ->
             temporary,
             compression="zstd",
             use_dictionary=others,
-            column_encoding={name: "BYTE_STREAM_SPLIT" for name in floats},
+            column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
             row_group_size=131072,
         )

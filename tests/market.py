@@ -22,7 +22,15 @@ def days(n: int, start: str = "2020-01-02") -> np.ndarray[Any, np.dtype[np.datet
     return np.busday_offset(first, np.arange(n)).astype("datetime64[us]") + np.timedelta64(390, "m")
 
 
-def bars(symbols: Sequence[str], n: int, *, seed: int = 0, source: str = "test", interval: str = "1d", start: str = "2020-01-02") -> pa.Table:
+def bars(
+    symbols: Sequence[str],
+    n: int,
+    *,
+    seed: int = 0,
+    source: str = "test",
+    interval: str = "1d",
+    start: str = "2020-01-02",
+) -> pa.Table:
     """Return n daily bars a symbol: a random walk with open, high and low around it, in whole won."""
     rng = np.random.default_rng(seed)
     shape = (len(symbols), n)
@@ -49,7 +57,9 @@ def bars(symbols: Sequence[str], n: int, *, seed: int = 0, source: str = "test",
     return pa.table(columns, schema=BARS)
 
 
-def ingested(folder: Path, table: pa.Table, actions: pa.Table | None = None, symbols: pa.Table | None = None) -> receipt.Receipt:
+def ingested(
+    folder: Path, table: pa.Table, actions: pa.Table | None = None, symbols: pa.Table | None = None
+) -> receipt.Receipt:
     """Write bars into a lake under `folder` and leave a receipt in `folder/ingest`."""
     lake = Lake(folder / "lake")
     lake.write("bars", table)

@@ -20,6 +20,7 @@ from pipeline import krx
 from storage.emit import Emit
 
 from .section import SimulatorSection
+from .simulator.clock import moment
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "simulate_kis.py"
 EVENING = time(20, 30)  # after every venue has closed
@@ -32,11 +33,11 @@ class SimulatorError(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """Say where a running simulator answers, its delisted symbols, its day, and a folder that goes with it."""
+    """Say where a running simulator answers, its delisted symbols, its time, and a folder that goes with it."""
 
     rest: str
     delisted: tuple[str, ...]
-    today: date
+    now: datetime
     folder: Path
 
 
@@ -68,8 +69,7 @@ async def simulator(section: SimulatorSection, end: date, emit: Emit) -> AsyncIt
             quota = f"{section.quota} calls/s" if section.quota else "any number of calls"
             text = f"KIS simulator at {said['rest']}, quota {quota}, clock {clock}, seed {section.seed}"
             emit("log", level="info", text=text)
-            today = datetime.fromisoformat(clock).astimezone(krx.KST).date()
-            yield Place(said["rest"], tuple(said["delisted"]), today, Path(folder))
+            yield Place(said["rest"], tuple(said["delisted"]), moment(clock), Path(folder))
         finally:
             await _ended(child)
 

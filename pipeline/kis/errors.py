@@ -60,9 +60,8 @@ def judge(status: int, content: bytes) -> tuple[Verdict, str, str, dict[str, Any
         return verdict, "status" if status >= 400 else "page", f"HTTP {status} without JSON ({len(content)} bytes)", {}
     code = str(body.get("error_code") or body.get("msg_cd") or "").strip()
     text = str(body.get("error_description") or body.get("msg1") or "").strip()
-    if status < 400 and (code in (SUCCESS, CONTINUED) or body.get("rt_cd") == "0" or "rt_cd" not in body and not code):
-        return "page", code, text, body
-    if code in NOTHING:
+    plain = "rt_cd" not in body and not code  # /oauth2/* answers have no envelope
+    if code in NOTHING or (status < 400 and (code in (SUCCESS, CONTINUED) or body.get("rt_cd") == "0" or plain)):
         return "page", code, text, body
     for codes, verdict in ((SLOWER, "slower"), (TOKEN, "token"), ({ISSUED}, "wait"), (AGAIN, "again")):
         if code in codes:

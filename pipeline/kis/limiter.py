@@ -35,7 +35,8 @@ _BYTES = _HEAD.size + SLOTS * _TIME.size
 
 
 class Limiter:
-    """Grant starts so that no window of one second holds more than `rate` of them; below 1/s, no 1/rate seconds hold two.
+    """Grant starts so that no window of one second holds more than `rate` of them; below 1/s, no 1/rate seconds hold
+    two.
 
     Call `rejected` when the broker says that there were too many all the same: the rate falls, for all processes,
     and comes back slowly with accepted calls. `rate` is in calls a second, at most 1024.

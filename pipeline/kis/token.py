@@ -61,7 +61,8 @@ class Credentials:
         digits = values[account].replace("-", "")
         if digits and not (digits.isdigit() and len(digits) in (8, 10)):
             raise CredentialsError(
-                f"expected 8 or 10 digits in {account}, got something else (not shown); write it as 12345678-01"
+                f"expected 8 or 10 digits in {account}, got something else (not shown); copy it again, with or without "
+                "its dash"
             )
         return cls(values[key], values[secret], values[account])
 
@@ -126,7 +127,8 @@ class TokenCache:
             handle = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise CredentialsError(
-                f"expected a writable folder for access tokens, got '{error.strerror}' at {self._path.parent}; set --kis.token_folder"
+                f"expected a writable folder for access tokens, got '{error.strerror}' at {self._path.parent}; "
+                "set --kis.token_folder"
             ) from error
         try:
             while True:

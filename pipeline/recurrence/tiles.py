@@ -159,7 +159,7 @@ def _signature(dtype: np.dtype[Any]) -> Any:
     return types.void(i1, i2, i2, f2, i1, i1, i1, i1, f2, dst, f3, f3, f2, types.boolean, types.boolean, *([i64] * 8))
 
 
-def prepare(plan: Plan, dtype: Any = np.float32) -> None:
+def load(plan: Plan, dtype: Any) -> None:
     """Compile the driver and the plan's kernels, or load them from disk, before anyone waits for them."""
     compiled(_run, _signature(np.dtype(dtype)), alias=True)
     addresses([p.kernel for p in plan.passes])

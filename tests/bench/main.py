@@ -1,4 +1,6 @@
-"""The main job as a user runs it: empty data folder, environment and kernel cache in place; then again with nothing changed."""
+"""The main job as a user runs it: empty data folder, environment and kernel cache in place; then again with nothing
+changed.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,22 @@ REPEATS = 3
 
 
 def job(folder: Path) -> tuple[float, float]:
-    """Run the main job with its data under `folder`; return seconds and the peak memory of the whole process tree in GB."""
-    command = [sys.executable, str(ROOT / "run_optimized_pipeline.py"), "--run.data", str(folder / "data"), "--run.runs", str(folder / "runs")]
+    """Run the main job with its data under `folder`; return seconds and the peak memory of the whole process tree in
+    GB.
+    """
+    command = [
+        sys.executable,
+        str(ROOT / "run_optimized_pipeline.py"),
+        "--run.data",
+        str(folder / "data"),
+        "--run.runs",
+        str(folder / "runs"),
+    ]
     start, peak = time.perf_counter(), 0.0
     with (folder / "out.txt").open("w") as out:
-        process = subprocess.Popen([*command, "--lake.path", str(folder / "data" / "lake")], stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [*command, "--lake.path", str(folder / "data" / "lake")], stdout=out, stderr=subprocess.STDOUT
+        )
         while process.poll() is None:
             peak = max(peak, tree(process.pid))
             time.sleep(0.1)

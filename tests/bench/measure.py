@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Measure:
-    """`value` is what the target is about; `ours` and `peer` are the two figures behind a ratio, peer None where there is none."""
+    """`value` is what the target is about; `ours` and `peer` are the two figures behind a ratio, peer None where
+    there is none.
+    """
 
     name: str
     value: float

@@ -38,7 +38,15 @@ class Ran:
 
 
 def command(script: str, folder: Path, *words: str, root: Path = ROOT) -> list[str]:
-    return [sys.executable, str(root / script), "--run.data", str(folder / "data"), "--run.runs", str(folder / "runs"), *words]
+    return [
+        sys.executable,
+        str(root / script),
+        "--run.data",
+        str(folder / "data"),
+        "--run.runs",
+        str(folder / "runs"),
+        *words,
+    ]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -51,7 +59,12 @@ def run(script: str, folder: Path, *words: str, root: Path = ROOT, timeout: floa
     """Run a script to its end in an empty working directory (so that no .env is found)."""
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        command(script, folder, *words, root=root), capture_output=True, text=True, timeout=timeout, cwd=folder, env=environment(**more)
+        command(script, folder, *words, root=root),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=folder,
+        env=environment(**more),
     )
     return Ran(done.returncode, done.stdout, done.stderr, folder / "runs")
 

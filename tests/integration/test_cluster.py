@@ -36,7 +36,15 @@ def test_a_local_cluster_starts_on_first_use_and_ends(tmp_path: Path) -> None:
 
 
 def test_an_existing_scheduler_is_used_and_left_alone() -> None:
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address="127.0.0.1:0", resources={"train": 1}) as there:
+    with LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp",
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        resources={"train": 1},
+    ) as there:
         with Cluster(ClusterSection(device="cpu", address=there.scheduler_address)) as cluster:
             assert cluster.client().submit(square, 3).result(timeout=30) == 9
         with Client(there.scheduler_address, timeout=5) as after:
@@ -44,7 +52,14 @@ def test_an_existing_scheduler_is_used_and_left_alone() -> None:
 
 
 def test_workers_without_the_training_resource_are_refused() -> None:
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address="127.0.0.1:0") as there:
+    with LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp",
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+    ) as there:
         cluster = Cluster(ClusterSection(device="cpu", address=there.scheduler_address))
         with cluster, pytest.raises(ClusterError, match="--resources train=1"):
             cluster.client()
@@ -74,6 +89,7 @@ def test_auto_says_once_what_it_chose() -> None:
 
 
 def test_importing_the_cluster_touches_no_cuda() -> None:
-    code = "import sys, pipeline.cluster; bad = {'cupy', 'cudf', 'rmm', 'torch', 'dask_cuda', 'numba.cuda'} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
+    heavy = "{'cupy', 'cudf', 'rmm', 'torch', 'dask_cuda', 'numba.cuda'}"
+    code = f"import sys, pipeline.cluster; sys.exit(str({heavy} & set(sys.modules)) if {heavy} & set(sys.modules) else 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

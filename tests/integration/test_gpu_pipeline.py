@@ -33,4 +33,10 @@ def test_the_main_job_runs_on_a_gpu_and_agrees_with_the_cpu(finished: tuple[Path
         assert a.select(["symbol", "ts"]).equals(b.select(["symbol", "ts"]).cast(a.select(["symbol", "ts"]).schema))
         for field in a.schema:
             if pa.types.is_floating(field.type):
-                np.testing.assert_allclose(a[field.name].to_numpy(), b[field.name].to_numpy(), rtol=TOLERANCE, atol=TOLERANCE, err_msg=field.name)
+                np.testing.assert_allclose(
+                    a[field.name].to_numpy(),
+                    b[field.name].to_numpy(),
+                    rtol=TOLERANCE,
+                    atol=TOLERANCE,
+                    err_msg=field.name,
+                )

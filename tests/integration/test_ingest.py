@@ -204,6 +204,13 @@ def test_what_the_lake_lost_is_fetched_again(clean: tuple[Stage, dict[str, Any]]
     assert stage.run()["content"] == clean[1]["content"]
 
 
+def test_a_torn_journal_is_no_harm(clean: tuple[Stage, dict[str, Any]], tmp_path: Path) -> None:
+    stage = interrupted(tmp_path, 4, ingest={"chunk_size": 400})
+    path = stage.out / JOURNAL
+    path.write_bytes(path.read_bytes()[:-20])
+    assert stage.run()["content"] == clean[1]["content"]
+
+
 def live(folder: Path, url: str, **ingest: Any) -> Stage:
     end = krx.last_closed_session(datetime.now(UTC))
     asked = {"end": str(end), "start": str(end - timedelta(days=40)), "count": 4, "minute_symbols": 1, "minute_days": 1}
@@ -295,6 +302,19 @@ def test_a_lake_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     stage = Stage(tmp_path)
     stage.lake.write_text("a file where a folder should be")
     with pytest.raises(LakeError, match=f"writable lake at {stage.lake}"):
+        stage.run()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    stage.out.symlink_to("/proc/self")
+    with pytest.raises(RequestError, match=r"write in .*out, got .*; free space"):
+        stage.run()
+
+
+def test_a_simulator_whose_day_is_not_over_is_refused(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, kis={"simulator": MARKET | {"clock": "2026-10-30T14:00:00"}})
+    with pytest.raises(RequestError, match="not after 2026-10-29, the last session that has closed"):
         stage.run()
 
 

@@ -1,4 +1,6 @@
-"""C12: a stage killed with SIGKILL at any moment and started again ends with the same content as an uninterrupted one."""
+"""C12: a stage killed with SIGKILL at any moment and started again ends with the same content as an uninterrupted
+one.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,12 @@ def killed(script: str, folder: Path, words: tuple[str, ...], stage: str, after_
     """Start a script, kill its process `after_s` seconds into the stage; say whether it was killed before it ended."""
     folder.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
-        job.command(script, folder, *words), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=folder, env=job.environment()
+        job.command(script, folder, *words),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=folder,
+        env=job.environment(),
     )
     assert process.stdout is not None
     for line in process.stdout:

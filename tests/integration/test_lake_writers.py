@@ -1,4 +1,6 @@
-"""Several real processes on one lake: nothing lost, nothing doubled, no reader disturbed, also when writers are killed."""
+"""Several real processes on one lake: nothing lost, nothing doubled, no reader disturbed, also when writers are
+killed.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,14 @@ def write_single_rows(path: str, writer: int, count: int) -> None:
     table = bars([f"{writer:02d}0000"], count, seed=writer)
     for i in range(count):
         lake.write("bars", table.slice(i, 1))
-        row = {"symbol": [f"{writer}-{i}"], "ex_date": [0], "kind": ["split"], "factor": [2.0], "source": ["s"], "ingested_at": [0]}
+        row = {
+            "symbol": [f"{writer}-{i}"],
+            "ex_date": [0],
+            "kind": ["split"],
+            "factor": [2.0],
+            "source": ["s"],
+            "ingested_at": [0],
+        }
         lake.write("actions", pa.table({k: pa.array(v, ACTIONS.field(k).type) for k, v in row.items()}))
 
 

@@ -20,8 +20,8 @@ def test_every_stage_ran_and_the_run_folder_is_complete(finished: tuple[Path, jo
     assert ran.states == dict.fromkeys(STAGES, "done")
     names = {p.name for p in ran.folder.iterdir()}
     assert names >= {
-        "config.yaml", "manifest.json", "environment.json", "events.jsonl", "optimized_pipeline.log", "gpu_training.log",
-        "performance_report.json", "performance_analysis.png", "report.html",
+        "config.yaml", "manifest.json", "environment.json", "events.jsonl",
+        "optimized_pipeline.log", "gpu_training.log", "performance_report.json", "performance_analysis.png", "report.html",
     }  # fmt: skip
     record = json.loads((ran.folder / "manifest.json").read_text())
     assert record["state"] == "done"
@@ -60,7 +60,9 @@ def test_again_everything_is_reused_and_no_cluster_started(finished: tuple[Path,
 
 def test_a_changed_worker_count_invalidates_nothing(finished: tuple[Path, job.Ran]) -> None:
     folder, _ = finished
-    found = job.run("run_optimized_pipeline.py", folder, *job.SMOKE, "--cluster.threads", "1", "--kis.max_workers", "3", "--dry-run")
+    found = job.run(
+        "run_optimized_pipeline.py", folder, *job.SMOKE, "--cluster.threads", "1", "--kis.max_workers", "3", "--dry-run"
+    )
     assert {line.split()[1] for line in found.out.splitlines()} == {"reuse"}
 
 
@@ -68,7 +70,14 @@ def test_after_a_change_of_training_ingest_and_features_are_reused(finished: tup
     folder, _ = finished
     plan = job.run("run_optimized_pipeline.py", folder, *job.SMOKE, "--train.hidden_size", "8", "--dry-run")
     verbs = {line.split()[0]: line.split()[1] for line in plan.out.splitlines()}
-    assert verbs == {"ingest": "reuse", "features": "reuse", "train": "run", "predict": "run", "backtest": "run", "report": "run"}
+    assert verbs == {
+        "ingest": "reuse",
+        "features": "reuse",
+        "train": "run",
+        "predict": "run",
+        "backtest": "run",
+        "report": "run",
+    }
     assert re.search(r"train\.hidden_size 16 -> 8", plan.out)
     ran = job.run("scripts/train.py", folder, *job.SMOKE, "--train.hidden_size", "8")
     assert ran.states == {"ingest": "reused", "features": "reused", "train": "done"}, ran.err
@@ -82,7 +91,9 @@ def test_after_an_edit_of_a_kernel_features_are_not_reused(finished: tuple[Path,
     shutil.copy2(job.ROOT / "setup.cfg", tmp_path)
 
     def verbs() -> dict[str, str]:
-        plan = job.run("run_optimized_pipeline.py", folder, *job.SMOKE, "--dry-run", root=tmp_path, PYTHONPATH=str(tmp_path))
+        plan = job.run(
+            "run_optimized_pipeline.py", folder, *job.SMOKE, "--dry-run", root=tmp_path, PYTHONPATH=str(tmp_path)
+        )
         assert plan.status == 0, plan.err
         return {line.split()[0]: line.split()[1] for line in plan.out.splitlines()}
 
@@ -118,12 +129,17 @@ def test_a_run_that_fails_says_so_in_one_sentence(tmp_path: Path) -> None:
     ("words", "said"),
     [
         (("--train.epoch", "3"), r"did you mean train\.num_epochs"),
-        (("--cluster.address", "tcp://127.0.0.1:9", "--cluster.timeout_s", "2"), r"expected a Dask scheduler at tcp://127\.0\.0\.1:9"),
+        (
+            ("--cluster.address", "tcp://127.0.0.1:9", "--cluster.timeout_s", "2"),
+            r"expected a Dask scheduler at tcp://127\.0\.0\.1:9",
+        ),
         (("--ingest.path", "/nowhere/at/all"), r"/nowhere/at/all"),
         (("--run.runs", "/proc/none"), r"expected a writable folder for runs"),
     ],
 )
-def test_bad_input_is_said_clearly(finished: tuple[Path, job.Ran], tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+def test_bad_input_is_said_clearly(
+    finished: tuple[Path, job.Ran], tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
     ran = job.run("run_optimized_pipeline.py", tmp_path, *job.SMOKE, *words)
     assert ran.status == 2, ran.out[-2000:] + ran.err
     assert re.search(said, ran.err), ran.err

@@ -43,21 +43,29 @@ def blocks(folder: Path, seed: int) -> Path:
         text = {"symbol": symbol, "venue": "KRX", "interval": "1d", "source": f"sim-{seed}"}
         columns = {k: pa.array([v] * n, pa.string()) for k, v in text.items()}
         columns |= {k: pa.array(rows[k].astype(float)) for k in ("open", "high", "low", "close", "volume", "turnover")}
-        columns |= {"ts": pa.array(ts, BARS.field("ts").type), "ingested_at": pa.array([0] * n, BARS.field("ingested_at").type)}
+        columns |= {
+            "ts": pa.array(ts, BARS.field("ts").type),
+            "ingested_at": pa.array([0] * n, BARS.field("ingested_at").type),
+        }
         tables.append(pa.table(columns).select(BARS.names).cast(BARS))
         found = market.actions(symbol)
-        stamp = [("source", pa.array([f"sim-{seed}"] * found.num_rows)), ("ingested_at", pa.array([0] * found.num_rows, ACTIONS.field("ingested_at").type))]
+        stamp = [
+            ("source", pa.array([f"sim-{seed}"] * found.num_rows)),
+            ("ingested_at", pa.array([0] * found.num_rows, ACTIONS.field("ingested_at").type)),
+        ]
         for name, values in stamp:
             found = found.append_column(name, values)
         actions.append(found.select(ACTIONS.names).cast(ACTIONS))
     lake.write("bars", pa.concat_tables(tables))
     lake.write("actions", pa.concat_tables(actions))
     source = pa.array([f"sim-{seed}"] * listed.num_rows)
-    listed = listed.append_column("source", source).append_column("ingested_at", pa.array([0] * listed.num_rows, SYMBOLS.field("ingested_at").type))
+    listed = listed.append_column("source", source).append_column(
+        "ingested_at", pa.array([0] * listed.num_rows, SYMBOLS.field("ingested_at").type)
+    )
     lake.write("symbols", listed.select(SYMBOLS.names).cast(SYMBOLS))
     receipt = take(
-        lake, source=f"sim-{seed}", venue="KRX", market="KRX", intervals=("1d",), symbols=tuple(sorted(listed["symbol"].to_pylist())),
-        start=START, end=END, close_only=False, quarantined={},
+        lake, source=f"sim-{seed}", venue="KRX", market="KRX", intervals=("1d",),
+        symbols=tuple(sorted(listed["symbol"].to_pylist())), start=START, end=END, close_only=False, quarantined={},
     )  # fmt: skip
     (folder / "ingest").mkdir()
     receipt.save(folder / "ingest")
@@ -68,14 +76,27 @@ def blocks(folder: Path, seed: int) -> Path:
     (out / "blocks").mkdir(parents=True)
     for group in receipt.groups("1d"):
         features_block(group, Order(out, folder / "ingest", "pandas", section, labels))
-    write_json(out / "columns.json", {"interval": "1d", "features": [{"name": c.name, "unit": c.unit} for c in columns_], "targets": labels.targets()})
+    write_json(
+        out / "columns.json",
+        {
+            "interval": "1d",
+            "features": [{"name": c.name, "unit": c.unit} for c in columns_],
+            "targets": labels.targets(),
+        },
+    )
     return out
 
 
 def out_of_sample(features: Path, folder: Path, seed: int, *, shuffled: bool) -> dict[str, float]:
     """Train a small LSTM and the ridge baseline; return the mean rank IC of each on the test part."""
     train = TrainSection(
-        hidden_size=16, num_epochs=2, patience=0, windows_per_epoch=8000, learning_rate=3e-3, seed=seed, shuffle_labels=shuffled
+        hidden_size=16,
+        num_epochs=2,
+        patience=0,
+        windows_per_epoch=8000,
+        learning_rate=3e-3,
+        seed=seed,
+        shuffle_labels=shuffled,
     )
     train_all(features, folder / "train", SplitSection(), train, "cpu", silent)
     predict_all(features, folder / "train", folder / "predict", PredictSection(), "cpu", silent)
@@ -97,7 +118,9 @@ def coefficients(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, bo
 
 
 @pytest.mark.parametrize("model", ["lstm", "ridge"])
-def test_the_planted_signal_is_found_out_of_sample(coefficients: dict[tuple[str, bool], list[float]], model: str) -> None:
+def test_the_planted_signal_is_found_out_of_sample(
+    coefficients: dict[tuple[str, bool], list[float]], model: str
+) -> None:
     found = np.array(coefficients[model, False])
     error = found.std(ddof=1) / np.sqrt(len(found))
     assert found.mean() > 3 * error, found

@@ -55,7 +55,10 @@ def test_levels_and_the_training_log(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_threads_do_not_mix_lines(tmp_path: Path) -> None:
     with RunLog(tmp_path, terminal=False) as log:
-        threads = [threading.Thread(target=lambda i=i: [log.emit("log", text=f"{i} " + "x" * 500) for _ in range(50)]) for i in range(8)]
+        threads = [
+            threading.Thread(target=lambda i=i: [log.emit("log", text=f"{i} " + "x" * 500) for _ in range(50)])
+            for i in range(8)
+        ]
         for t in threads:
             t.start()
         for t in threads:

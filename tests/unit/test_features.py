@@ -23,6 +23,7 @@ from distributed import Client, LocalCluster
 from pydantic import ValidationError
 
 from pipeline.actions import adjust
+from pipeline.cluster import gpu_count
 from pipeline.features import FeatureError, FeatureSection, Order, block_of, feature_set, features
 from pipeline.indicators import compute, reads, resolve
 from pipeline.job import Job
@@ -356,6 +357,22 @@ def test_feature_sets_are_what_they_say(root: Path) -> None:
             assert {c.scales_with for c in columns} == {"none"}, "one model eats all symbols"
     assert {"relative_volume_5", "relative_volume_20"} <= {c.name for c in resolve(feature_set("basic"))}
     assert reads(resolve(feature_set("close"))) == ("close",)
+
+
+@pytest.mark.gpu
+def test_a_cudf_frame_gives_the_same_block(market: Path, made: tuple[dict[str, Any], Path]) -> None:
+    if gpu_count() == 0:
+        pytest.skip("needs a GPU: NVML reports none")
+    cudf = pytest.importorskip("cudf")
+    receipt, section = Receipt.load(market / "ingest"), FeatureSection()
+    columns = section.columns(close_only=False)
+    order = Order(market / "x", market / "ingest", "cudf", section, LABELS)
+    table, _ = block_of(cudf.DataFrame.from_arrow(receipt.bars("1d")), receipt, columns, order)
+    expected = rows(market)
+    found = table.to_pandas()
+    assert found[["symbol", "ts"]].equals(expected[["symbol", "ts"]])
+    for column in columns:
+        np.testing.assert_allclose(found[column.name], expected[column.name], rtol=1e-5, atol=1e-6, err_msg=column.name)
 
 
 def test_adjusting_comes_before_computing(market: Path) -> None:

@@ -35,7 +35,10 @@ def imported(path: Path) -> set[str]:
 
 
 def sources(root: Path) -> list[Path]:
-    return [root / "run_optimized_pipeline.py", *(p for floor in ("storage", "training", "pipeline", "scripts") for p in (root / floor).rglob("*.py"))]
+    return [
+        root / "run_optimized_pipeline.py",
+        *(p for floor in ("storage", "training", "pipeline", "scripts") for p in (root / floor).rglob("*.py")),
+    ]
 
 
 def test_no_import_goes_up(root: Path) -> None:
@@ -72,5 +75,9 @@ def test_only_scripts_print(root: Path) -> None:
         if where.startswith("scripts/") or where in allowed:
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        wrong += [where for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == "print"]
+        wrong += [
+            where
+            for n in ast.walk(tree)
+            if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == "print"
+        ]
     assert not wrong

@@ -55,14 +55,18 @@ def test_the_last_of_two_rows_of_one_key_in_one_write_wins(tmp_path: Path) -> No
 
 
 def test_nan_and_null_survive_and_are_not_the_same(tmp_path: Path) -> None:
-    table = bars(["005930"], 2).set_column(9, BARS.field("turnover"), pa.array([None, float("nan")], pa.float64(), from_pandas=False))
+    table = bars(["005930"], 2).set_column(
+        9, BARS.field("turnover"), pa.array([None, float("nan")], pa.float64(), from_pandas=False)
+    )
     lake = Lake(tmp_path)
     lake.write("bars", table)
     found = lake.read("bars")["turnover"]
     assert found.null_count == 1
     assert np.isnan(found[1].as_py())
     assert lake.write("bars", table) == 0
-    assert content_digest(table) != content_digest(table.set_column(9, BARS.field("turnover"), pa.array([None, None], pa.float64())))
+    assert content_digest(table) != content_digest(
+        table.set_column(9, BARS.field("turnover"), pa.array([None, None], pa.float64()))
+    )
 
 
 def test_one_sorted_file_a_partition(tmp_path: Path) -> None:
@@ -86,7 +90,13 @@ def test_filters_agree_with_reading_everything(tmp_path: Path) -> None:
     found = lake.read("bars", symbols=names[:3], start=start, end=end, source="test", interval="1d")
     everything = lake.read("bars")
     mask = pc.and_(pc.is_in(everything["symbol"], pa.array(names[:3])), pc.equal(everything["source"], "test"))
-    mask = pc.and_(mask, pc.and_(pc.greater_equal(everything["ts"], pa.scalar(start, BARS.field("ts").type)), pc.less_equal(everything["ts"], pa.scalar(end, BARS.field("ts").type))))
+    mask = pc.and_(
+        mask,
+        pc.and_(
+            pc.greater_equal(everything["ts"], pa.scalar(start, BARS.field("ts").type)),
+            pc.less_equal(everything["ts"], pa.scalar(end, BARS.field("ts").type)),
+        ),
+    )
     assert found.num_rows > 0
     assert found.equals(everything.filter(mask).combine_chunks())
     assert lake.read("bars", source="none").num_rows == 0

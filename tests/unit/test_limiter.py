@@ -4,6 +4,7 @@ in several."""
 import asyncio
 import multiprocessing
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def test_no_second_holds_more_starts_than_allowed(
     starts = asyncio.run(run())
     assert most_in_a_window(starts) <= max(1, int(rate))
     if rate < 1:
-        assert all(b - a >= 1 / rate for a, b in zip(starts, starts[1:]))
+        assert all(b - a >= 1 / rate for a, b in pairwise(starts))
 
 
 @given(rate=st.integers(2, 50), calls=st.integers(1, 200))

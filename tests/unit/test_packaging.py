@@ -33,13 +33,21 @@ def test_every_requirement_is_pinned_within_its_bounds(root: Path) -> None:
         for requirement in requirements:
             name = canonical(requirement.name)
             assert name in exact, f"{name} of [{extra}] has no pin in constraints.txt"
-            assert requirement.specifier.contains(exact[name]), f"{requirement} of [{extra}] excludes the pin {exact[name]}"
+            assert requirement.specifier.contains(exact[name]), (
+                f"{requirement} of [{extra}] excludes the pin {exact[name]}"
+            )
 
 
 def test_the_conda_environment_repeats_the_pins(root: Path) -> None:
     exact = pins(root)
     conda = yaml.safe_load((root / "conda-env.yml").read_text())
-    renamed = {"pytorch-gpu": "torch", "cudf": "cudf-cu13", "dask-cudf": "dask-cudf-cu13", "rmm": "rmm-cu13", "cupy": "cupy-cuda13x"}
+    renamed = {
+        "pytorch-gpu": "torch",
+        "cudf": "cudf-cu13",
+        "dask-cudf": "dask-cudf-cu13",
+        "rmm": "rmm-cu13",
+        "cupy": "cupy-cuda13x",
+    }
     plain = [d for d in conda["dependencies"] if isinstance(d, str)]
     listed = {x.split("=")[0]: x.split("=")[1] for x in plain if "=" in x}
     for name, version in listed.items():

@@ -39,7 +39,10 @@ def digest() -> str:
     return provenance.code_digest("pipeline.features")
 
 
-@pytest.mark.parametrize("name", ["storage/a.py", "pipeline/kernels.py", "pipeline/other.py", "pipeline/sets/basic.yaml", "pipeline/features.py"])
+@pytest.mark.parametrize(
+    "name",
+    ["storage/a.py", "pipeline/kernels.py", "pipeline/other.py", "pipeline/sets/basic.yaml", "pipeline/features.py"],
+)
 def test_an_edit_behind_the_stage_changes_its_digest(house: Path, name: str) -> None:
     before = digest()
     (house / name).write_text((house / name).read_text() + "\n# edited\n")

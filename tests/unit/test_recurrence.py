@@ -57,7 +57,7 @@ def test_neighbours_change_no_bit(src: tuple[Array, Series], whole: Array) -> No
 
 @pytest.mark.parametrize("longest", [1, 40, 700])
 def test_any_cut_in_time_gives_the_same_bits_and_state(src: tuple[Array, Series], whole: Array, longest: int) -> None:
-    """Feed each series in pieces of its own random length, some of them empty; longest = 1 is one live bar at a time."""
+    """Feed each series in pieces of its own random length, some empty; longest = 1 is one live bar at a time."""
     columns, series = src
     rng = np.random.default_rng(longest)
     out, carry = np.full_like(whole, 3.0), Carry.fresh(PLAN, len(LENGTHS))

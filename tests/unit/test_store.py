@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -49,12 +48,15 @@ def test_replacing_leaves_the_old_file_when_the_block_fails(tmp_path: Path) -> N
         temporary.write_text("half")
         _ = 1 / 0
     assert read_json(tmp_path / "a.json") == {"v": 1}
-    assert os.listdir(tmp_path) == ["a.json"]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match=r"expected a writable folder.*run\.data"), Store(tmp_path / "file").writing("s", "k"):
+    with (
+        pytest.raises(StoreError, match=r"expected a writable folder.*run\.data"),
+        Store(tmp_path / "file").writing("s", "k"),
+    ):
         pass
 
 
