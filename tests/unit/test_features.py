@@ -359,6 +359,15 @@ def test_feature_sets_are_what_they_say(root: Path) -> None:
     assert reads(resolve(feature_set("close"))) == ("close",)
 
 
+def test_a_group_without_bars_makes_an_empty_block(market: Path, made: tuple[dict[str, Any], Path]) -> None:
+    receipt, section = Receipt.load(market / "ingest"), FeatureSection()
+    columns = section.columns(close_only=False)
+    order = Order(market / "x", market / "ingest", "pandas", section, LABELS)
+    table, report = block_of(receipt.bars("1d", symbols=["none"]).to_pandas(), receipt, columns, order)
+    assert table.num_rows == 0 and report["symbols"] == []
+    assert table.schema.equals(pq.read_schema(market / "features" / "blocks" / "000.parquet"))
+
+
 @pytest.mark.gpu
 def test_a_cudf_frame_gives_the_same_block(market: Path, made: tuple[dict[str, Any], Path]) -> None:
     if gpu_count() == 0:
