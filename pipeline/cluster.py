@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import logging
 import os
 import tempfile
-from pathlib import Path
 from typing import Any, Literal
 
 import dask
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, WorkerPlugin
 from distributed.core import rpc
 
 from storage.emit import Emit, silent
@@ -153,8 +153,7 @@ class Cluster:
             )
         self._stack.enter_context(cluster)
         client: Client = self._stack.enter_context(Client(cluster, timeout=self.section.timeout_s))
-        root = str(Path(__file__).resolve().parent.parent)
-        client.run(_importable, root)
+        client.register_plugin(_Quiet())
         return client
 
     def close(self) -> None:
@@ -177,9 +176,10 @@ async def _answers(address: str, timeout_s: float) -> None:
             await scheduler.identity()
 
 
-def _importable(root: str) -> None:
-    """Let a worker import this project also when it was not installed."""
-    import sys
+class _Quiet(WorkerPlugin):  # type: ignore[misc]
+    """Keep a task's error out of the worker's own log: it is raised again in the client, which logs it once."""
 
-    if root not in sys.path:
-        sys.path.insert(0, root)
+    name = "quiet"
+
+    def setup(self, worker: Any) -> None:
+        logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)

@@ -193,8 +193,9 @@ def _fills(
             buy = np.fmin(np.ceil(buy / up - 1e-9) * up, upper)
             sell = np.fmax(np.floor(sell / down + 1e-9) * down, lower)
             sell = np.where(sell > 0, sell, printed)  # one tick below the lowest price there is
-        buy_TS[:, columns] = np.where(printed >= upper, np.nan, buy)
-        sell_TS[:, columns] = np.where(printed <= lower, np.nan, sell)
+        traded = np.isfinite(printed)  # fmin and fmax pass over NaN: a limit is no price where nothing was traded
+        buy_TS[:, columns] = np.where(traded & ~(printed >= upper), buy, np.nan)
+        sell_TS[:, columns] = np.where(traded & ~(printed <= lower), sell, np.nan)
     return buy_TS, sell_TS
 
 

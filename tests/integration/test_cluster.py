@@ -90,6 +90,8 @@ def test_auto_says_once_what_it_chose() -> None:
 
 def test_importing_the_cluster_touches_no_cuda() -> None:
     heavy = "{'cupy', 'cudf', 'rmm', 'torch', 'dask_cuda', 'numba.cuda'}"
-    code = f"import sys, pipeline.cluster; sys.exit(str({heavy} & set(sys.modules)) if {heavy} & set(sys.modules) else 0)"
+    code = (
+        f"import sys, pipeline.cluster; sys.exit(str({heavy} & set(sys.modules)) if {heavy} & set(sys.modules) else 0)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

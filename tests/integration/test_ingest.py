@@ -149,7 +149,7 @@ def test_speed_and_place_change_nothing(clean: tuple[Stage, dict[str, Any]], tmp
 
 def test_killed_at_random_moments_and_started_again(clean: tuple[Stage, dict[str, Any]], tmp_path: Path) -> None:
     rng = random.Random(11)
-    stage = Stage(tmp_path, kis={"calls_per_second": 120}, ingest={"chunk_size": 400})
+    stage = Stage(tmp_path, kis={"calls_per_second": 50}, ingest={"chunk_size": 400})
     written = []
     for _ in range(3):
         process = stage.process()

@@ -22,14 +22,14 @@ from optuna.trial import TrialState
 
 from pipeline.cluster import Cluster, ClusterSection
 from pipeline.job import Job
-from pipeline.learn import tune
+from pipeline.learn import train, tune
 from storage.emit import silent
 from storage.studies import StudyAddress, open_storage
 from tests.feature_blocks import Recorder, write_blocks
 from tests.search_objectives import Logged, broken, no_number
-from training.search.section import Range, SearchSection
+from training.model import load_model
 from training.search.study import Search, SearchError, identity, seed_of, void
-from training.section import TrainSection
+from training.section import Range, SearchSection, TrainSection
 from training.splits import SplitSection
 
 SPACE = {"learning_rate": Range(low=1e-4, high=1e-1, log=True)}
@@ -42,7 +42,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 def section(**values: Any) -> SearchSection:
-    return SearchSection(**{"n_trials": 8, "space": SPACE, "trials_per_worker": 2, "pruner": "none", **values})
+    return SearchSection(**{"n_trials": 8, "space": SPACE, "pruner": "none", **values})
 
 
 def search(cluster: Cluster, path: Path, objective: Any, emit: Any = silent, **values: Any) -> optuna.Study:
@@ -135,7 +135,8 @@ from pathlib import Path
 from pipeline.cluster import Cluster, ClusterSection
 from storage.studies import StudyAddress
 from tests.search_objectives import Logged
-from training.search.section import SearchSection
+from training.model import load_model
+from training.section import SearchSection
 from training.search.study import Search
 
 if __name__ == "__main__":
@@ -250,6 +251,12 @@ def test_the_stage_searches_and_leaves_the_best_as_configuration(
     assert TrainSection(**{**TRAIN.model_dump(), **best}).window in (2, 4, 6)
     assert result["best"]["value"] == max(r["value"] for r in rows if r["state"] == "COMPLETE") > 0.2
     assert run_stage(cluster, features, tmp_path, found)["content"] == result["content"]
+    emit = Recorder()
+    job = Job(tmp_path / "train", {"features": features, "tune": tmp_path}, cluster, emit)
+    train(job, SplitSection(), TRAIN.model_copy(update={"models": ("lstm",)}))
+    assert emit.said(f"settings of the search: {best}")
+    model, window = load_model(tmp_path / "train" / "lstm" / "best.pt")
+    assert (window, model.shape()["hidden_size"]) == (best["window"], best["hidden_size"])
 
 
 def test_the_stage_says_when_nothing_can_be_trained(cluster: Cluster, features: Path, tmp_path: Path) -> None:
@@ -271,7 +278,7 @@ def test_the_url_of_a_database_travels_in_no_task(
             seen.extend(cluster.client().run_on_scheduler(_tasks))
         assert "hunter2" not in repr(fields)
 
-    found = SearchSection(n_trials=4, trials_per_worker=2, space=SPACE, study_name="by-url")
+    found = SearchSection(n_trials=4, space=SPACE, study_name="by-url")
     run_stage(cluster, features, tmp_path, found, look)
     assert seen
     assert any(b"run_trial" in task for task in seen)

@@ -142,6 +142,14 @@ def test_a_halted_symbol_is_not_traded_and_carried_at_its_last_close(tmp_path: P
     assert result.column("equity") == [1_000_000, 1_000_000, 1_000_000, 900_000 - 1_800]  # tax
 
 
+def test_a_session_without_a_bar_is_not_traded_whatever_the_slippage(tmp_path: Path) -> None:
+    closes = [[1000, 1000], [1010, 1000], [1020, NAN], [1030, 1000], [1040, 1000]]
+    world = World(["A", "B"], close=closes, close_only=True)
+    scores = [[0, 1], [1, 0], [1, 0], [1, 0], [1, 0]]
+    did = traded(tmp_path, world, scores, slippage_bp=5.0).did(world)
+    assert [(t, symbol, side) for t, symbol, side, _, _ in did if symbol == "B"] == [(1, "B", "buy"), (3, "B", "sell")]
+
+
 def test_a_score_of_a_halted_symbol_is_not_used(tmp_path: Path) -> None:
     world = World(["A", "B"], [[1000, 1000]] * 3, volume=[[0, 9e9], [9e9, 9e9], [9e9, 9e9]])
     result = traded(tmp_path, world, [[9, 1], [NAN, NAN], [NAN, NAN]])
