@@ -35,9 +35,10 @@ clean:
 # One stamp a set of packages: nothing is installed again while setup.cfg and constraints.txt are unchanged.
 define install
 	@echo "make: installing $(2) into $(VENV) (versions from constraints.txt); the log is $(VENV)/install.log"
-	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.$(1)' >> $(VENV)/install.log 2>&1 || \
-	  { tail -n 5 $(VENV)/install.log; echo "make: the installation failed; the lines above and $(VENV)/install.log say why"; exit 1; }
-	@touch $@
+	@start=$$(date +%s); \
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.$(1)' >> $(VENV)/install.log 2>&1 || \
+	  { tail -n 5 $(VENV)/install.log; echo "make: the installation failed; the lines above and $(VENV)/install.log say why"; exit 1; }; \
+	echo "make: installed $(2) in $$(( $$(date +%s) - start )) s; $(VENV) holds $$(du -sm $(VENV) | cut -f1) MB" | tee $@
 endef
 
 $(VENV)/.run: setup.cfg constraints.txt | $(PY)

@@ -176,7 +176,7 @@ async def _answers(address: str, timeout_s: float) -> None:
             await scheduler.identity()
 
 
-class _Quiet(WorkerPlugin):  # type: ignore[misc]
+class _Quiet(WorkerPlugin):
     """Keep a task's error out of the worker's own log: it is raised again in the client, which logs it once."""
 
     name = "quiet"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -114,8 +114,8 @@ class Collector:
             rows = await fetch(task, moved)
             self._done += rows - read
             self._total += rows - task.guess
-            if self._batch.rows >= self._chunk or time.monotonic() - self._committed_at > COMMIT_S:
-                await self._commit()
+            if self._due():
+                await self._commit(self._due)
 
     async def _daily(self, task: Task, moved: history.Moved) -> int:
         first, last = task.days[0].item(), task.days[-1].item()
@@ -159,13 +159,16 @@ class Collector:
         self._batch.rows += bars.num_rows
         return unit.rows
 
-    async def _commit(self) -> None:
-        """Write the batch to the lake, then to the journal."""
+    def _due(self) -> bool:
+        return self._batch.rows >= self._chunk or time.monotonic() - self._committed_at > COMMIT_S
+
+    async def _commit(self, still: Callable[[], bool] = lambda: True) -> None:
+        """Write the batch to the lake, then to the journal; of those who waited for it only the first does so."""
         async with self._turn:
-            batch, self._batch = self._batch, _Batch()
-            if batch.units:
+            if self._batch.units and still():
+                batch, self._batch = self._batch, _Batch()
                 await asyncio.to_thread(self._write, batch)
-            self._committed_at = time.monotonic()
+                self._committed_at = time.monotonic()
 
     def _write(self, batch: _Batch) -> None:
         for name, parts in batch.tables.items():

@@ -20,8 +20,7 @@ from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSetti
 
 from storage.lake import LakeSection
 from storage.section import Section, setting
-from training.search.section import SearchSection
-from training.section import PredictSection, TrainSection
+from training.section import PredictSection, SearchSection, TrainSection
 from training.splits import SplitSection
 
 from . import krx

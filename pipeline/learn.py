@@ -21,18 +21,25 @@ from distributed import get_worker
 from storage.emit import Emit
 from storage.schema import content_digest
 from storage.store import replacing, write_parquet
-from training.search.section import SearchSection
-from training.section import PredictSection, TrainSection
+from training.section import PredictSection, SearchSection, TrainSection
 from training.splits import SplitSection
 
 from .job import Job
 
+BEST = "best.yaml"
 _END = "end"
 _LAST_WORDS_S = 2.0
 
 
 def train(job: Job, split: SplitSection, train: TrainSection) -> dict[str, Any]:
-    """Fit the models on the features of job.inputs["features"]; after a kill it goes on from the last epoch."""
+    """Fit the models on the features of job.inputs["features"]; after a kill it goes on from the last epoch.
+
+    Where job.inputs["tune"] is given, the best settings of that search take the place of those in `train`.
+    """
+    if "tune" in job.inputs:
+        best = yaml.safe_load((job.inputs["tune"] / BEST).read_text(encoding="utf-8"))["train"]
+        train = TrainSection(**{**train.model_dump(), **best})
+        job.emit("log", level="info", text=f"settings of the search: {best}")
     return _on_worker(job, "train", _train, job.inputs["features"], job.out, split, train, job.cluster.device)
 
 
@@ -57,9 +64,7 @@ def tune(job: Job, split: SplitSection, train: TrainSection, search: SearchSecti
     address = StudyAddress.choose(job.out / "study.journal", search.storage_url_env)
     name = search.study_name or job.out.name
     job.emit("log", level="info", text=f"study '{name}' in {address}")
-    objective = TrainingObjective(
-        job.inputs["features"], split, train, search.model, search.trials_per_worker, job.cluster.device
-    )
+    objective = TrainingObjective(job.inputs["features"], split, train, search.model, job.cluster.device)
     study = Search(job.cluster.client(), address, name, search, objective, job.emit).run()
     table = _trials(study.get_trials(deepcopy=False))
     write_parquet(job.out / "trials.parquet", table)
@@ -68,7 +73,7 @@ def tune(job: Job, split: SplitSection, train: TrainSection, search: SearchSecti
     except ValueError as error:
         states = dict(Counter(table.column("state").to_pylist()))
         raise SearchError(f"expected at least one complete trial, got {states}; the log has their errors") from error
-    with replacing(job.out / "best.yaml") as temporary:
+    with replacing(job.out / BEST) as temporary:
         temporary.write_text(yaml.safe_dump({"train": best.params}), encoding="utf-8")
     return {
         "content": content_digest(table, ("number",)),

@@ -126,12 +126,13 @@ class _Found:
 
     def __init__(self, parse: Callable[[Mapping[str, Any]], pa.Table], tr: Tr, schema: pa.Schema) -> None:
         self._parse, self._tr, self._parts = parse, tr, [schema.empty_table()]
-        self._seen: set[bytes] = set()
+        self._seen: set[str] = set()
         self._unread: list[str] = []
 
     def add(self, body: Mapping[str, Any]) -> pa.Table:
         """Read a page and return those of its rows that no page held before; a row that cannot be read is set aside."""
-        page: dict[bytes, Any] = {orjson.dumps(row): row for row in body.get(self._tr.array) or () if row}
+        # As text, not as orjson's bytes: those keep a buffer of 4 kB for a row of 300.
+        page: dict[str, Any] = {orjson.dumps(row).decode(): row for row in body.get(self._tr.array) or () if row}
         texts = [text for text in page if text not in self._seen]
         self._seen.update(texts)
         while True:
@@ -141,7 +142,7 @@ class _Found:
             except WireError as error:
                 if error.row < 0:
                     raise
-                self._unread.append(texts.pop(error.row).decode())
+                self._unread.append(texts.pop(error.row))
         self._parts.append(rows)
         return rows
 

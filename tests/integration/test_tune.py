@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pickle
 import signal
@@ -192,13 +193,8 @@ def test_a_locked_storage_does_not_hold_up_the_scheduler(cluster: Cluster, tmp_p
     thread.start()
     while not (tmp_path / "log").exists():
         time.sleep(0.02)
-    lock = journal.with_name("j.lock")
-    while True:
-        try:
-            lock.symlink_to(journal)
-            break
-        except FileExistsError:
-            time.sleep(0.0005)
+    lock = journal.with_name("j.lock").open("ab")
+    fcntl.flock(lock, fcntl.LOCK_EX)
     longest, started = 0.0, time.monotonic()
     while time.monotonic() - started < 1.0:
         before = time.perf_counter()
@@ -215,7 +211,7 @@ def test_a_locked_storage_does_not_hold_up_the_scheduler(cluster: Cluster, tmp_p
         for t in optuna.load_study(study_name="s", storage=open_storage(StudyAddress(str(journal)))).trials
     )
     assert reports == again, "the lock did not hold"
-    lock.unlink()
+    lock.close()
     thread.join(60)
     assert not thread.is_alive()
     assert longest < 0.5

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import optuna
@@ -9,9 +12,8 @@ import pytest
 from pydantic import ValidationError
 
 from storage.studies import StudyAddress, StudyStorageError, _without_secret, open_storage
-from training.search.section import Range, SearchSection
 from training.search.study import make_pruner, make_sampler, seed_of, suggest
-from training.section import TrainSection
+from training.section import Range, SearchSection, TrainSection
 
 
 @pytest.mark.parametrize(
@@ -137,3 +139,20 @@ def test_an_address_needs_its_variable_in_each_process(monkeypatch: pytest.Monke
     monkeypatch.delenv("STUDIES")
     with pytest.raises(StudyStorageError, match="set it for the Dask scheduler as well"):
         open_storage(address)
+
+
+def test_a_killed_holder_of_the_journal_s_lock_holds_nobody_up(tmp_path: Path, root: Path) -> None:
+    holder = (
+        "import sys, time; from pathlib import Path; from storage.studies import _KernelLock\n"
+        "_KernelLock(Path(sys.argv[1])).acquire(); print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", holder, str(tmp_path / "j")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    process.kill()
+    process.wait()
+    started = time.monotonic()
+    study = optuna.create_study(storage=open_storage(StudyAddress(str(tmp_path / "j"))), study_name="s")
+    study.tell(study.ask(), 1.0)
+    assert time.monotonic() - started < 5

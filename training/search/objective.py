@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import threading
 from dataclasses import dataclass
 from math import nan
@@ -28,12 +27,10 @@ class TrainingObjective:
     split: SplitSection
     train: TrainSection
     model: ModelName
-    trials_per_worker: int
     device: str
 
     def __call__(self, handle: Handle) -> float:
-        threads = max(1, (self.train.threads or len(os.sched_getaffinity(0))) // self.trials_per_worker)
-        train = TrainSection(**{**self.train.model_dump(), **handle.params, "seed": handle.seed, "threads": threads})
+        train = TrainSection(**{**self.train.model_dump(), **handle.params, "seed": handle.seed})
         with _lock:
             data = _dataset(self.features, self.split, _of_data(train))
         best = nan
@@ -56,6 +53,6 @@ def _of_data(train: TrainSection) -> TrainSection:
     return TrainSection(**{name: getattr(train, name) for name in names})
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=1)
 def _dataset(features: Path, split: SplitSection, train: TrainSection) -> Dataset:
     return prepare(features, split, train, silent)

@@ -22,8 +22,8 @@ from optuna.trial import FrozenTrial, TrialState
 from storage.emit import Emit
 from storage.studies import StudyAddress, open_storage
 
+from ..section import Range, SearchSection, is_whole
 from .remote import Handle, Objective, Outcome, install, run_trial, uninstall
-from .section import Range, SearchSection, is_whole
 
 Asked = tuple[int, int, int, dict[str, Any]]  # trial id, number, slot, parameters
 
@@ -100,6 +100,7 @@ class Search:
                 f"expected no other client on the study '{name}' of {address}, got {other}; wait for it or stop it"
             )
         self.study.set_user_attr("owner", owner)
+        self.at_once = section.trials_per_worker or min((w["nthreads"] for w in self._workers()), default=1)
         client.run_on_scheduler(install, address=address, name=self.name, study_name=name, pruner=make_pruner(section))
 
     def run(self) -> optuna.Study:
@@ -123,9 +124,11 @@ class Search:
         return self.study
 
     def _slots(self) -> int:
-        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
-        share = self.section.trials_per_worker
-        return max(1, sum(int(w["resources"].get("train", 0)) * share for w in workers))
+        return max(1, sum(int(w["resources"]["train"]) * self.at_once for w in self._workers()))
+
+    def _workers(self) -> list[dict[str, Any]]:
+        """Return the workers that train."""
+        return [w for w in self.client.scheduler_info(n_workers=-1)["workers"].values() if "train" in w["resources"]]
 
     def _trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
@@ -151,7 +154,7 @@ class Search:
     def _submit(self, trial_id: int, number: int, slot: int, params: dict[str, Any]) -> Future[Outcome]:
         key = f"tune-{self.name}-{number}"
         handle = Handle(self.name, trial_id, params, seed_of(self.section.seed, slot, 1))
-        share = {"train": (1 - 1e-9) / self.section.trials_per_worker}  # so that rounding never keeps the last one out
+        share = {"train": (1 - 1e-9) / self.at_once}  # so that rounding never keeps the last one out
         return self.client.submit(run_trial, self.objective, handle, key, key=key, resources=share, pure=False)
 
     def _settle(self, number: int, future: Future[Outcome], result: Any) -> None:
