@@ -21,7 +21,8 @@ def test_every_stage_ran_and_the_run_folder_is_complete(finished: tuple[Path, jo
     names = {p.name for p in ran.folder.iterdir()}
     assert names >= {
         "config.yaml", "manifest.json", "environment.json", "events.jsonl",
-        "optimized_pipeline.log", "gpu_training.log", "performance_report.json", "performance_analysis.png", "report.html",
+        "optimized_pipeline.log", "gpu_training.log",
+        "performance_report.json", "performance_analysis.png", "report.html",
     }  # fmt: skip
     record = json.loads((ran.folder / "manifest.json").read_text())
     assert record["state"] == "done"

@@ -92,14 +92,14 @@ def test_a_finished_study_is_found_again_and_a_larger_budget_adds_trials(cluster
 
 @pytest.mark.parametrize("pruner", ["asha", "median"])
 def test_poor_trials_are_pruned_by_their_reports(cluster: Cluster, tmp_path: Path, pruner: str) -> None:
-    objective = Logged(tmp_path / "log", steps=6)
+    objective = Logged(tmp_path / "log", steps=8)
     study = search(cluster, tmp_path / "j", objective, n_trials=16, pruner=pruner, sampler="random")
     counted = complete(study, 16)
     pruned = [t for t in counted if t.state == TrialState.PRUNED]
     done = [t for t in counted if t.state == TrialState.COMPLETE]
     assert pruned
     assert done
-    assert all(0 < len(t.intermediate_values) < 6 for t in pruned)
+    assert all(0 < len(t.intermediate_values) < 8 for t in pruned)
     assert study.best_value == max(t.value for t in done if t.value is not None)
     ends = sum(line[0] == "end" for line in log_of(tmp_path / "log"))
     assert ends == len(done)

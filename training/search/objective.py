@@ -38,7 +38,8 @@ class TrainingObjective:
         def on_epoch(epoch: int, figure: float) -> None:
             nonlocal best
             best = figure if not figure <= best else best
-            handle.report(figure, epoch + 1)
+            if epoch + 1 < train.num_epochs:  # pruning a trial that is done would only lose its value
+                handle.report(figure, epoch + 1)
 
         try:
             fit_model(self.model, data, train, self.device, on_epoch=on_epoch)
