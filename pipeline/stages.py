@@ -117,7 +117,7 @@ class Runner:
             if missing:
                 yield Planned(stage, None, None, f"{' and '.join(missing)} would run first")
                 continue
-            key, made_of, manifest = self._look(stage, known)
+            key, made_of, manifest = self._look(stage, {name: known[name] for name in reads})
             if manifest is None:
                 yield Planned(stage, key, None, self._difference(stage, made_of))
             else:

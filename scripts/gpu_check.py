@@ -48,15 +48,9 @@ def tests(*paths: str) -> tuple[str, ...]:
 
 
 PARTS = (
-    Part("kernels", ("cupy", "numba"), tests("tests/unit/test_recurrence.py", "tests/unit/test_indicators.py")),
-    Part(
-        "training",
-        ("torch",),
-        tests(
-            "tests/unit", "--deselect", "tests/unit/test_recurrence.py", "--deselect", "tests/unit/test_indicators.py"
-        ),
-    ),
-    Part("pipeline", ("cudf", "dask_cuda", "torch", "cupy"), tests("tests/integration")),
+    Part("kernels", ("cupy", "numba"), tests("tests/unit/test_indicators.py")),
+    Part("training", ("torch",), tests("tests/unit/test_training_data.py", "tests/unit/test_training_trainer.py")),
+    Part("pipeline", ("cudf", "dask_cuda", "torch", "cupy"), tests("tests/unit/test_features.py", "tests/integration")),
 )
 
 
