@@ -92,7 +92,7 @@ def test_a_finished_study_is_found_again_and_a_larger_budget_adds_trials(cluster
 
 @pytest.mark.parametrize("pruner", ["asha", "median"])
 def test_poor_trials_are_pruned_by_their_reports(cluster: Cluster, tmp_path: Path, pruner: str) -> None:
-    objective = Logged(tmp_path / "log", steps=8)
+    objective = Logged(tmp_path / "log", 0.1, steps=8)  # long enough for the client to tell what is complete
     study = search(cluster, tmp_path / "j", objective, n_trials=16, pruner=pruner, sampler="random")
     counted = complete(study, 16)
     pruned = [t for t in counted if t.state == TrialState.PRUNED]
