@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import sys
 import time
@@ -17,65 +19,90 @@ from . import config as configuration
 from .cluster import Cluster
 from .doctor import DoctorError, run_checks
 from .events import RunLog
+from .interrupt import Interrupted, Interrupts
 from .provenance import PACKAGES, environment
-from .stages import BY_NAME, Runner, wanted
+from .stages import Runner, Stage, wanted
 
 ABOUT = "Market data in, report out: check, ingest, features, (tune,) train, predict, backtest, report."
 REPORT_FILES = ("performance_report.json", "performance_analysis.png", "report.html")
 
 
 def main(last: str = "report", arguments: list[str] | None = None) -> int:
-    """Run the stages that lead to `last`; finished ones are reused. Return the exit status: 0 done, 1 a fault, 2 bad
-    input, 130 interrupted.
+    """Run the stages that lead to `last`; finished ones are reused.
+
+    Return the exit status: 0 done, 2 bad input, 130 or 143 interrupted. Other errors are faults of ours and are raised.
     """
     prog = Path(sys.argv[0]).name
     about = ABOUT if last == "report" else f"Run the stage '{last}' and what it needs that is not there yet."
     try:
-        config, words = configuration.load(sys.argv[1:] if arguments is None else arguments, prog, about)
-        with Cluster(config.cluster) as cluster:
-            return _dry_run(config, cluster, last) if words.dry_run else _run(config, cluster, last)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)  # noqa: T201
-        return 130
+        with Interrupts() as interrupts:
+            config, words = configuration.load(sys.argv[1:] if arguments is None else arguments, prog, about)
+            with Cluster(config.cluster) as cluster:
+                if words.dry_run:
+                    return _dry_run(config, cluster, last)
+                return _run(config, cluster, last, interrupts)
+    except Interrupted as error:
+        sys.stderr.write(f"{prog}: {error}\n")
+        return error.code
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         if type(error).__module__.split(".")[0] not in PACKAGES:
             raise
-        print(f"{prog}: {error}", file=sys.stderr)  # noqa: T201
+        sys.stderr.write(f"{prog}: {error}\n")
         return 2
 
 
-def _stages(config: configuration.Config, last: str) -> list[Any]:
+def _stages(config: configuration.Config, last: str) -> list[Stage]:
     return wanted([last], tune=config.run.tune or last == "tune")
 
 
 def _dry_run(config: configuration.Config, cluster: Cluster, last: str) -> int:
-    runner = Runner(config, cluster, silent)
-    for planned in runner.plan(_stages(config, last)):
+    for planned in Runner(config, cluster, silent).plan(_stages(config, last)):
         verb = "reuse" if planned.manifest else "run"
-        print(f"{planned.stage.name:<9} {verb:<6} {planned.key or '-':<33} {planned.why}")  # noqa: T201
+        sys.stdout.write(f"{planned.stage.name:<9} {verb:<6} {planned.key or '-':<33} {planned.why}\n")
+    sys.stdout.flush()
     return 0
 
 
-def _run(config: configuration.Config, cluster: Cluster, last: str) -> int:
-    text = configuration.as_yaml(config)
+def _folder(config: configuration.Config, text: str) -> Path:
+    """Make the run's folder, which no other run has."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    directory = Path(config.run.runs).absolute() / f"{stamp}_{config.run.name}_{digest_of(text)[:8]}"
+    runs = Path(config.run.runs).absolute()
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "config.yaml").write_text(text, encoding="utf-8")
+        runs.mkdir(parents=True, exist_ok=True)
+        for again in ("", *(f"-{n}" for n in range(2, 1000))):
+            directory = runs / f"{stamp}{again}_{config.run.name}_{digest_of(text)[:8]}"
+            with contextlib.suppress(FileExistsError):
+                directory.mkdir()
+                (directory / "config.yaml").write_text(text, encoding="utf-8")
+                return directory
     except OSError as error:
         raise StoreError(
-            f"expected a writable folder for runs, got '{error.strerror}' at {directory}; set --run.runs"
+            f"expected a writable folder for runs, got '{error.strerror}' at {runs}; set --run.runs"
         ) from error
+    raise StoreError(f"expected to start fewer than 1,000 runs a second in {runs}")
+
+
+def _run(config: configuration.Config, cluster: Cluster, last: str, interrupts: Interrupts) -> int:
+    directory = _folder(config, configuration.as_yaml(config))
     start = time.perf_counter()
     with RunLog(directory, config.run.log_level) as log:
         cluster.emit = log.emit
         runner = Runner(config, cluster, log.emit)
-        record: dict[str, Any] = {"name": config.run.name, "started": stamp, "state": "failed", "stages": {}}
+        started = time.strftime("%Y-%m-%d %H:%M:%S%z")
+        record: dict[str, Any] = {"name": config.run.name, "started": started, "state": "failed", "stages": {}}
+
+        def begin(stage: str) -> None:
+            interrupts.check()
+            log.stage = stage
+
         try:
-            log.stage = "check"
+            begin("check")
             _check(config, cluster, log)
-            record["stages"] = runner.run(_stages(config, last), lambda name: setattr(log, "stage", name))
+            record["stages"] = runner.run(_stages(config, last), begin)
+            interrupts.check()
             record["state"] = "done"
         except BaseException as error:
             record["error"] = f"{type(error).__name__}: {error}"
@@ -107,8 +134,4 @@ def _check(config: configuration.Config, cluster: Cluster, log: RunLog) -> None:
         raise DoctorError(
             "the environment is not ready: " + "; ".join(f"{f.name}: {f.text} ({f.what_to_do})" for f in failed)
         )
-
-
-def stage_names() -> list[str]:
-    """Return the names of the stages that have a script of their own."""
-    return list(BY_NAME)
+    cluster.announce()

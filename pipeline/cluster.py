@@ -12,7 +12,9 @@ import contextlib
 import importlib.util
 import logging
 import os
+import signal
 import tempfile
+import threading
 from typing import Any, Literal
 
 import dask
@@ -52,7 +54,13 @@ class ClusterSection(Section):
 
 
 def gpu_count() -> int:
-    """Count the GPUs that NVML reports now, without touching CUDA; 0 without a driver or pynvml."""
+    """Count the GPUs that NVML reports now and CUDA_VISIBLE_DEVICES leaves, without touching CUDA; 0 without a
+    driver.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    named = None if visible is None else [name.strip() for name in visible.split(",")]
+    if named is not None and named[0] in ("", "-1"):
+        return 0
     if importlib.util.find_spec("pynvml") is None:
         return 0
     import pynvml
@@ -62,7 +70,10 @@ def gpu_count() -> int:
     except pynvml.NVMLError:
         return 0
     try:
-        return int(pynvml.nvmlDeviceGetCount())
+        there = int(pynvml.nvmlDeviceGetCount())
+        if named is None:
+            return there
+        return len([name for name in named if not name.isdigit() or int(name) < there])
     finally:
         pynvml.nvmlShutdown()
 
@@ -84,8 +95,14 @@ class Cluster:
         self.device: Literal["cpu", "gpu"] = "gpu" if gpus else "cpu"
         self.backend: Literal["pandas", "cudf"] = "cudf" if gpus else "pandas"
         self._gpus = gpus
-        if section.device == "auto":
-            emit("log", level="info", text=f"device auto: {gpus} GPU(s) seen by NVML, running on {self.device}")
+
+    def announce(self) -> None:
+        """Say what `auto` chose, and find out whether a scheduler that was named answers. Raises ClusterError."""
+        if self.section.device == "auto":
+            text = f"device auto: {self._gpus} GPU(s) visible, running on {self.device}"
+            self.emit("log", level="info", text=text)
+        if self.section.address:
+            self._probe()
 
     @property
     def started(self) -> bool:
@@ -106,14 +123,8 @@ class Cluster:
 
     def _connect(self) -> Client:
         where = self.section.address
-        try:
-            asyncio.run(_answers(where, self.section.timeout_s))
-            client: Client = self._stack.enter_context(Client(where, timeout=self.section.timeout_s))
-        except (OSError, TimeoutError, ValueError) as error:
-            raise ClusterError(
-                f"expected a Dask scheduler at {where}, got no answer within {self.section.timeout_s:g} s ({error}); "
-                "start one with 'dask scheduler', or leave cluster.address empty to start a local one"
-            ) from error
+        self._probe()
+        client: Client = self._stack.enter_context(Client(where, timeout=self.section.timeout_s))
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         if not any("train" in w["resources"] for w in workers):
             raise ClusterError(
@@ -121,6 +132,17 @@ class Cluster:
                 "start at least one with 'dask worker ADDRESS --resources train=1'"
             )
         return client
+
+    def _probe(self) -> None:
+        where = self.section.address
+        try:
+            asyncio.run(_answers(where, self.section.timeout_s))
+        except (OSError, TimeoutError, ValueError) as error:
+            why = f" ({error})" if str(error) else ""
+            raise ClusterError(
+                f"expected a Dask scheduler at {where}, got no answer within {self.section.timeout_s:g} s{why}; "
+                "start one with 'dask scheduler', or leave cluster.address empty to start a local one"
+            ) from error
 
     def _start(self) -> Client:
         scratch = self._stack.enter_context(
@@ -177,9 +199,13 @@ async def _answers(address: str, timeout_s: float) -> None:
 
 
 class _Quiet(WorkerPlugin):
-    """Keep a task's error out of the worker's own log: it is raised again in the client, which logs it once."""
+    """Leave errors and interrupts to the client: a task's error is raised again and logged there, Ctrl-C ends it
+    there.
+    """
 
     name = "quiet"
 
     def setup(self, worker: Any) -> None:
         logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -120,15 +120,17 @@ def load(arguments: Sequence[str], prog: str, about: str) -> tuple[Config, argpa
     words, unknown = parser.parse_known_args(list(arguments))
     if unknown:
         raise ConfigError(_unknown_option(unknown[0]))
+    _check_environment()
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
-    for path in [BASE, *map(Path, words.config)]:
+    for path in [BASE, *map(_found, words.config)]:
         one = _resolved(_yaml(path))
         for key in _paths(one):
             origin[key] = str(path)
         values = _laid_over(values, one)
     if words.log_level:
         values = _laid_over(values, {"run": {"log_level": words.log_level.upper()}})
+        origin["run.log_level"] = "command line"
     for key in [k for k in vars(words) if k.endswith(".end") and getattr(words, k) == "today"]:
         setattr(words, key, _today())
     try:
@@ -141,6 +143,23 @@ def load(arguments: Sequence[str], prog: str, about: str) -> tuple[Config, argpa
         }
         origin |= {key: "command line" for key, value in vars(words).items() if value is not None}
         raise ConfigError("\n".join(_sentence(e, origin) for e in error.errors())) from error
+
+
+def _found(name: str) -> Path:
+    """Return a configuration file of the working directory or, where it has none of that name, of this project."""
+    return Path(name) if Path(name).exists() or not (ROOT / name).exists() else ROOT / name
+
+
+def _check_environment() -> None:
+    """Refuse a PIPELINE__… variable that names no key; let `today` be an end there too."""
+    known = {ENV_PREFIX + key.upper().replace(".", "__"): key for key in keys()}
+    sections = {ENV_PREFIX + name.upper() for name in Config.model_fields}
+    for name in [n for n in os.environ if n.startswith(ENV_PREFIX)]:
+        if name not in known and name not in sections and not any(name.startswith(k + "__") for k in known):
+            path = name.removeprefix(ENV_PREFIX).lower().replace("__", ".")
+            raise ConfigError(f"{path}: unknown key (environment {name}){_nearest(path)}")
+        if known.get(name, "").endswith(".end") and os.environ[name] == "today":
+            os.environ[name] = _today()
 
 
 def keys() -> list[str]:
@@ -207,8 +226,10 @@ def _paths(values: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def _nearest(path: str) -> str:
-    known = keys()
+    known = keys() if "." in path else list(Config.model_fields)
     found = difflib.get_close_matches(path, known, 1, 0.5)
+    if not found and "." not in path:
+        known = keys()
     last = path.rsplit(".", 1)[-1]
     by_name = difflib.get_close_matches(last, [k.rsplit(".", 1)[-1] for k in known], 1, 0.7)
     if not found and by_name:
@@ -217,6 +238,8 @@ def _nearest(path: str) -> str:
 
 
 def _unknown_option(word: str) -> str:
+    if not word.startswith("-"):
+        return f"unexpected word {word!r}; the values of a list are joined by commas: --section.key a,b"
     path = word.lstrip("-").split("=")[0]
     return f"unknown option {word!r}{_nearest(path)}"
 

@@ -15,7 +15,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("storage", "training", "pipeline")
-NUMERIC = ("numpy", "numba", "pandas", "pyarrow", "torch", "optuna")  # a new version may change a result
+# A new version of these may change a result.
+NUMERIC = ("numpy", "numba", "llvmlite", "pandas", "pyarrow", "deltalake", "torch", "optuna")
 REPORTED = (
     *NUMERIC,
     "dask",
@@ -115,9 +116,26 @@ def _names(node: ast.AST, package: str) -> list[str]:
     return []
 
 
+def instruction_sets() -> list[str]:
+    """Return the vector instruction sets of this CPU that PyTorch chooses its kernels by; another one gives other bits.
+
+    ATEN_CPU_CAPABILITY and ONEDNN_MAX_CPU_ISA overrule the hardware and so belong to the answer.
+    """
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except OSError:
+        flags = {platform.machine()}
+    forced = [
+        f"{name}={os.environ[name]}" for name in ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA") if name in os.environ
+    ]
+    return (
+        sorted(flags & {"avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "asimd", "sve", "bf16"}) + forced
+    )
+
+
 def versions(names: tuple[str, ...] = NUMERIC) -> dict[str, str]:
-    """Return the versions of those packages that are installed."""
-    out = {}
+    """Return the version of Python and of those packages that are installed."""
+    out = {"python": ".".join(platform.python_version_tuple()[:2])}
     for name in names:
         try:
             out[name] = importlib.metadata.version(name)

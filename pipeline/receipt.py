@@ -124,8 +124,3 @@ def take(lake: Lake, **known: object) -> Receipt:
     for name in ("bars", "actions", "symbols"):
         versions[name] = lake.version(name)
     return bare.model_copy(update={"rows": rows, "digests": digests, "versions": versions})
-
-
-def symbols_with_bars(bars: pa.Table) -> list[str]:
-    """Return the distinct symbols of a table of bars, sorted."""
-    return sorted(pc.unique(bars["symbol"]).to_pylist())

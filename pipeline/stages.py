@@ -25,7 +25,7 @@ from storage.store import Store, read_json
 from .cluster import Cluster
 from .config import Config
 from .job import Job
-from .provenance import code_digest, versions
+from .provenance import code_digest, instruction_sets, versions
 from .receipt import FILE as RECEIPT
 from .receipt import Receipt
 
@@ -39,6 +39,7 @@ class Stage:
     needs: tuple[str, ...]
     sections: tuple[str, ...]
     optional: tuple[str, ...] = ()  # stages whose result is used when they are part of the run
+    arithmetic: bool = False  # its bits depend on what the processor can do
 
     def call(self) -> Callable[..., dict[str, Any]]:
         module, name = self.function.split(":")
@@ -49,9 +50,9 @@ class Stage:
 STAGES = (
     Stage("ingest", "pipeline.ingest:ingest", (), ("lake", "kis", "ingest")),
     Stage("features", "pipeline.features:features", ("ingest",), ("features", "labels")),
-    Stage("tune", "pipeline.learn:tune", ("features",), ("split", "train", "search")),
-    Stage("train", "pipeline.learn:train", ("features",), ("split", "train"), ("tune",)),
-    Stage("predict", "pipeline.learn:predict", ("features", "train"), ("predict",)),
+    Stage("tune", "pipeline.learn:tune", ("features",), ("split", "train", "search"), arithmetic=True),
+    Stage("train", "pipeline.learn:train", ("features",), ("split", "train"), ("tune",), arithmetic=True),
+    Stage("predict", "pipeline.learn:predict", ("features", "train"), ("predict",), arithmetic=True),
     Stage("backtest", "pipeline.backtest.stage:backtest", ("ingest", "predict"), ("backtest",)),
     Stage(
         "report",
@@ -61,11 +62,6 @@ STAGES = (
         ("tune",),
     ),
 )
-BY_NAME = {stage.name: stage for stage in STAGES}
-
-
-class StageError(Exception):
-    """A stage that cannot be run as asked."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +85,15 @@ def wanted(last: Sequence[str], *, tune: bool) -> list[Stage]:
 
 def parts(stage: Stage, config: Config, inputs: dict[str, dict[str, Any]], device: str) -> dict[str, Any]:
     """Return what the stage's key is made of; `inputs` are the manifests of the stages that it reads."""
+    read = [name for name in stage.sections if not (name == "kis" and config.ingest.path)]  # files ask no broker
     return {
         "stage": stage.name,
-        "sections": {name: getattr(config, name).keyed() for name in stage.sections},
+        "sections": {name: getattr(config, name).keyed() for name in read},
         "inputs": {name: manifest["content"] for name, manifest in inputs.items()},
         "device": device,
         "code": code_digest(stage.function.split(":")[0]),
         "versions": versions(),
+        "processor": instruction_sets() if stage.arithmetic else [],
     }
 
 
@@ -162,18 +160,26 @@ class Runner:
     ) -> tuple[str, dict[str, Any], dict[str, Any] | None]:
         made_of = parts(stage, self.config, inputs, self.cluster.device)
         key = digest_of(made_of)
-        manifest = self.store.done(stage.name, key) if self.config.run.cache_enabled else None
+        return key, made_of, self._finished(stage, key) if self.config.run.cache_enabled else None
+
+    def _finished(self, stage: Stage, key: str) -> dict[str, Any] | None:
+        manifest = self.store.done(stage.name, key)
         if manifest is not None and (self.store.path(stage.name, key) / RECEIPT).exists():
             receipt = Receipt.load(self.store.path(stage.name, key))
             if receipt.lake != self.lake.path or not receipt.current():
-                manifest = None  # the lake lost or changed what the receipt names
-        return key, made_of, manifest
+                return None  # the lake lost or changed what the receipt names
+        return manifest
 
     def _make(
         self, stage: Stage, key: str, made_of: dict[str, Any], inputs: dict[str, dict[str, Any]]
     ) -> dict[str, Any]:
         sections = [self.lake if name == "lake" else getattr(self.config, name) for name in stage.sections]
+        cached = self.config.run.cache_enabled
         with self.store.writing(stage.name, key) as out, _Peak() as peak:
+            manifest = self._finished(stage, key) if cached else None
+            if manifest is not None:
+                return manifest  # another run made it while this one waited for the directory
+            self.store.begin(stage.name, key, anew=not cached)
             self.emit("stage", state="started", key=key)
             directories = {name: Path(manifest["directory"]) for name, manifest in inputs.items()}
             start = time.perf_counter()

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,14 @@ class Store:
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield path
+
+    def begin(self, stage: str, key: str, *, anew: bool = False) -> None:
+        """Make the directory unfinished before anything in it changes; `anew` also removes what is in it."""
+        path = self.path(stage, key)
+        (path / MANIFEST).unlink(missing_ok=True)
+        if anew:
+            shutil.rmtree(path)
+            path.mkdir()
 
     def finish(self, stage: str, key: str, manifest: dict[str, Any]) -> dict[str, Any]:
         """Write the manifest, which makes the directory complete; it lists every file with its size."""

@@ -73,7 +73,7 @@ def ingested(
         venue="KRX",
         market="KRX",
         intervals=(table["interval"][0].as_py(),),
-        symbols=tuple(receipt.symbols_with_bars(table)),
+        symbols=tuple(sorted(table["symbol"].unique().to_pylist())),
         start=stamps.min().item(),
         end=stamps.max().item(),
         close_only=False,

@@ -19,7 +19,7 @@ import aiohttp
 
 from storage.emit import Emit
 
-from .errors import KisError, Verdict, advice, judge
+from .errors import KisError, Mask, Verdict, advice, judge
 from .layouts import Tr
 from .limiter import Limiter
 from .section import HOSTS
@@ -67,6 +67,7 @@ class KisClient:
         self._rest = (rest or section.rest_url or host.rest).rstrip("/")
         self._master = (master or section.master_url or host.master or f"{self._rest}/common/master").rstrip("/")
         self._keys = section.credentials()
+        self._mask = Mask(self._keys.key, self._keys.secret, self._keys.account)
         self._folder = Path(folder or section.token_folder).expanduser()
         self._tokens = TokenCache(self._folder, self._rest, self._keys.key, self._issue)
         self._limiter: Limiter | None = None
@@ -102,6 +103,7 @@ class KisClient:
         renewed = False
         failed = 0
         while True:
+            self._mask.add(token)
             headers = {
                 "content-type": "application/json; charset=utf-8",
                 "authorization": f"Bearer {token}",
@@ -112,7 +114,7 @@ class KisClient:
                 "tr_cont": cont,
             }
             reply = await self._once("GET", self._rest + tr.path, tr.name, headers=headers, params=query)
-            verdict, code, text, body = judge(reply.status, reply.content) if reply.status else reply.broken
+            verdict, code, text, body = self._judged(reply)
             if verdict == "page":
                 if self._limiter is not None:
                     self._limiter.accepted()
@@ -129,7 +131,7 @@ class KisClient:
             reply = await self._once("GET", f"{self._master}/{name}", "master")
             if reply.status == 200 and reply.content.startswith(b"PK"):
                 return reply.content
-            verdict, code, text, _ = reply.broken
+            verdict, code, text = "again", "network", reply.fault
             if reply.status:
                 final = 400 <= reply.status < 500
                 verdict, code, text = "error" if final else "again", "status", f"HTTP {reply.status}, not a zip file"
@@ -141,16 +143,16 @@ class KisClient:
         failed = waited = 0
         while True:
             reply = await self._once("POST", f"{self._rest}/oauth2/tokenP", "token", json=body)
-            verdict, code, text, found = judge(reply.status, reply.content) if reply.status else reply.broken
-            if verdict == "page" and "access_token" in found:
-                return Token(str(found["access_token"]), time.time() + float(found["expires_in"]))
+            verdict, code, text, found = self._judged(reply)
+            if verdict == "page" and (token := _token(found)) is not None:
+                return token
             if verdict == "wait" and waited < ISSUE_TRIES:
                 waited += 1
                 self._log("warning", f"KIS gives one token a minute ({code}); asking again in {ISSUE_AGAIN_S:.0f} s")
                 await asyncio.sleep(ISSUE_AGAIN_S)
                 continue
             if verdict == "page":
-                verdict, code, text = "error", "page", "an answer without access_token"
+                verdict, code, text = "error", "page", "an answer without a usable access_token and expires_in"
             failed = await self._pause_or_raise(verdict, code, text, "the request for an access token", failed)
 
     async def _once(self, method: str, url: str, name: str, **request: Any) -> _Reply:
@@ -160,12 +162,18 @@ class KisClient:
             self.counts.calls += 1
             self.counts.by_name[name] += 1
             try:
-                async with self._session.request(method, url, **request) as response:
+                # The broker sends nobody elsewhere; a redirect would take the key there.
+                async with self._session.request(method, url, allow_redirects=name == "master", **request) as response:
                     content = await response.read()
                     self.counts.bytes += len(content)
                     return _Reply(response.status, content, response.headers.get("tr_cont", "").strip())
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                return _Reply(0, b"", "", f"{type(error).__name__} {error}".strip())
+                return _Reply(0, b"", "", self._mask(f"{type(error).__name__} {error}".strip()))
+
+    def _judged(self, reply: _Reply) -> tuple[Verdict, str, str, dict[str, Any]]:
+        if not reply.status:
+            return "again", "network", reply.fault, {}
+        return judge(reply.status, reply.content, self._mask)
 
     async def _pause_or_raise(self, verdict: Verdict, code: str, text: str, what: str, failed: int) -> int:
         """Wait longer with each failure of a call, or give it up; return how often it has failed now."""
@@ -198,7 +206,13 @@ class _Reply:
     cont: str
     fault: str = ""
 
-    @property
-    def broken(self) -> tuple[Verdict, str, str, dict[str, Any]]:
-        """Judge a reply that never came."""
-        return "again", "network", self.fault, {}
+
+def _token(body: Mapping[str, Any]) -> Token | None:
+    """Read an answer to the request for a token; None when it cannot be one, as it could not go into a header."""
+    text, lives = body.get("access_token"), body.get("expires_in")
+    if not isinstance(text, str) or not text.isascii() or not text.isprintable() or not text.strip():
+        return None
+    try:
+        return Token(text, time.time() + float(lives if isinstance(lives, int | float | str) else "nan"))
+    except ValueError:
+        return None

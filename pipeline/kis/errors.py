@@ -5,7 +5,9 @@ Codes, statuses and broken connections are judged here and nowhere else, so that
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
+from urllib.parse import quote, quote_plus
 
 import orjson
 
@@ -45,8 +47,40 @@ class KisError(Exception):
         return f"expected an answer to {self.where}, got {self.got} [{self.code}]; {self.todo}"
 
 
-def judge(status: int, content: bytes) -> tuple[Verdict, str, str, dict[str, Any]]:
+class Mask:
+    """Replace secrets in what came from outside: a server or a proxy may repeat what it was sent.
+
+    Every spelling that a secret takes on its way is known: as it is, in a URL, in a JSON string, and an account also
+    without its dash or its last part.
+    """
+
+    def __init__(self, *secrets: str) -> None:
+        self._known: list[str] = []
+        self.add(*secrets)
+
+    def add(self, *secrets: str) -> None:
+        """Learn further secrets; empty ones are none."""
+        found = {spelling for secret in secrets if secret for spelling in _spellings(secret)}
+        self._known = sorted({*self._known, *found}, key=lambda text: (-len(text), text))  # a part never goes first
+
+    def __call__(self, text: str) -> str:
+        """Return the text with `***` for each secret."""
+        for secret in self._known:
+            text = text.replace(secret, "***")
+        return text
+
+
+def _spellings(secret: str) -> Iterator[str]:
+    yield from (secret, quote(secret), quote(secret, safe=""), quote_plus(secret), secret.replace("/", "\\/"))
+    first, dash, last = secret.partition("-")
+    if dash and (first + last).isdigit():
+        yield from (first, first + last)
+
+
+def judge(status: int, content: bytes, mask: Mask) -> tuple[Verdict, str, str, dict[str, Any]]:
     """Return (verdict, code, text, body) of an HTTP answer; the body is empty unless the verdict is "page".
+
+    Code and text are masked: they end in messages, logs and manifests.
 
     KIS sends gateway errors with status 500 and JSON, refusals of /oauth2/* with 403 and other field names, business
     errors with 200, and pages of HTML with any 5xx during maintenance.
@@ -58,8 +92,8 @@ def judge(status: int, content: bytes) -> tuple[Verdict, str, str, dict[str, Any
     if not isinstance(body, dict):
         verdict: Verdict = "error" if 400 <= status < 500 and status not in (408, 429) else "again"
         return verdict, "status" if status >= 400 else "page", f"HTTP {status} without JSON ({len(content)} bytes)", {}
-    code = str(body.get("error_code") or body.get("msg_cd") or "").strip()
-    text = str(body.get("error_description") or body.get("msg1") or "").strip()
+    code = mask(str(body.get("error_code") or body.get("msg_cd") or "").strip())
+    text = mask(str(body.get("error_description") or body.get("msg1") or "").strip())
     plain = "rt_cd" not in body and not code  # /oauth2/* answers have no envelope
     if code in NOTHING or (status < 400 and (code in (SUCCESS, CONTINUED) or body.get("rt_cd") == "0" or plain)):
         return "page", code, text, body

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import ValidationInfo, field_validator
 
@@ -87,6 +89,18 @@ class KisSection(Section):
             return value
         return "live" if os.environ.get(info.data.get("live_key", ""), "").strip() else "simulator"
 
+    @field_validator("rest_url", "master_url")
+    @classmethod
+    def _private(cls, value: str, info: ValidationInfo) -> str:
+        """Refuse to send real keys, or to take the list of symbols, over a wire that others can read and change."""
+        environment = info.data.get("environment")
+        if value.startswith("http:") and environment != "simulator" and not _loopback(urlsplit(value).hostname or ""):
+            raise ValueError(
+                f"expected https:// for another host in the environment {environment}: http:// sends keys and data in "
+                "the clear and is taken for this host (127.0.0.1) only"
+            )
+        return value
+
     @property
     def embedded(self) -> bool:
         """Say whether the simulator has to be started: it is asked for and no address of a running one is given."""
@@ -120,3 +134,10 @@ class KisSection(Section):
         if self.environment == "simulator":
             return Credentials("PSsimulator".ljust(36, "0"), "simulator".ljust(180, "0"))
         return Credentials.from_environment(*self.variables())
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

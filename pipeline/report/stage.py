@@ -11,7 +11,8 @@ from storage.store import replacing, write_json
 
 from .section import ReportSection
 
-CLOCK = ("generated", "stages", "throughput", "provenance")  # differs from run to run, or names what made it
+# What differs from run to run, or names what made it.
+CLOCK = ("generated", "stages", "throughput", "provenance", "seconds", "samples_per_s")
 
 
 def report(job: Job, report: ReportSection) -> dict[str, Any]:
@@ -39,5 +40,10 @@ def report(job: Job, report: ReportSection) -> dict[str, Any]:
     job.emit("progress", done=3, total=3, unit="files")
     for finding in numbers["findings"]:
         job.emit("log", level="info", text=finding["text"])
-    content = digest_of({k: v for k, v in numbers.items() if k not in CLOCK})
-    return {"content": content, "rows": len(numbers["findings"]), "verdict": numbers["verdict"]["key"]}
+    return {"content": digest_of(_timeless(numbers)), "rows": len(numbers["findings"]), "verdict": numbers["verdict"]["key"]}
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _timeless(v) for k, v in value.items() if k not in CLOCK}
+    return [_timeless(v) for v in value] if isinstance(value, list) else value

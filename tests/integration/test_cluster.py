@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import socket
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import psutil
@@ -81,9 +83,23 @@ def test_asking_for_a_gpu_that_is_not_there_is_an_error() -> None:
         Cluster(ClusterSection(device="gpu"))
 
 
+@pytest.mark.parametrize(("visible", "count"), [("", 0), ("-1", 0), ("0", 1), ("1,2", 2), ("0,7", 1), (None, 4)])
+def test_only_visible_gpus_count(monkeypatch: pytest.MonkeyPatch, visible: str | None, count: int) -> None:
+    """NVML stands in here as a module of four GPUs: this decides what CUDA_VISIBLE_DEVICES leaves of them."""
+    nvml = types.ModuleType("pynvml")
+    vars(nvml).update(nvmlInit=lambda: None, nvmlShutdown=lambda: None, nvmlDeviceGetCount=lambda: 4, NVMLError=OSError)
+    nvml.__spec__ = importlib.machinery.ModuleSpec("pynvml", None)
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpu_count() == count
+
+
 def test_auto_says_once_what_it_chose() -> None:
     said: list[str] = []
-    Cluster(ClusterSection(), lambda kind, **fields: said.append(str(fields.get("text"))))
+    Cluster(ClusterSection(), lambda kind, **fields: said.append(str(fields.get("text")))).announce()
     assert len(said) == 1
     assert "device auto" in said[0]
 

@@ -46,6 +46,8 @@ def test_today_is_a_date_at_load() -> None:
         (["--train.batch_size", "many"], r"train\.batch_size: .*valid integer.*'many' \(command line\)"),
         (["--train.batch_size", "0"], r"train\.batch_size: .*greater than or equal to 1"),
         (["--cluster.device", "tpu"], r"cluster\.device: .*'auto', 'cpu' or 'gpu'"),
+        (["--log-level", "LOUD"], r"run\.log_level: .*\(command line\)"),
+        (["--ingest.symbols", "005930", "000270"], r"unexpected word '000270'.*commas"),
         (["--config", "nowhere.yaml"], r"expected a configuration file at nowhere\.yaml"),
     ],
 )
@@ -75,6 +77,34 @@ def test_wrong_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIPELINE__TRAIN__BATCH_SIZE", "x")
     with pytest.raises(ConfigError, match=r"environment PIPELINE__TRAIN__BATCH_SIZE"):
         load()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "PIPELINE__TRIAN__BATCH_SIZE",
+            r"trian\.batch_size: unknown key \(environment .*did you mean train\.batch_size",
+        ),
+        ("PIPELINE__TRAIN__BATCHSIZE", r"did you mean train\.batch_size"),
+        ("PIPELINE__TRIAN", r"did you mean train\?"),
+    ],
+)
+def test_a_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, said: str) -> None:
+    monkeypatch.setenv(name, "3")
+    with pytest.raises(ConfigError, match=said):
+        load()
+
+
+def test_today_works_in_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = load().ingest.end
+    monkeypatch.setenv("PIPELINE__INGEST__END", "today")
+    assert load().ingest.end == expected
+
+
+def test_a_configuration_of_the_project_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load("--config", "configs/smoke.yaml").run.name == "smoke"
 
 
 def test_help_lists_every_key_with_unit_and_range(capsys: pytest.CaptureFixture[str]) -> None:

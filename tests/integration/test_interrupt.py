@@ -1,0 +1,96 @@
+"""Ctrl-C, SIGTERM, a closed pipe, two runs at once, caching switched off: what a user does to a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from . import job
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    return subprocess.Popen(
+        job.command("run_optimized_pipeline.py", folder, *job.SMOKE, *words),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env=job.environment(),
+        start_new_session=True,
+    )
+
+
+def signalled(folder: Path, number: int, stage: str, after_s: float) -> tuple[int, str, Path]:
+    """Send a signal to the whole process group, as a terminal does, some time into a stage."""
+    process = start(folder)
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = json.loads(line)
+        if event["kind"] == "stage" and event["stage"] == stage and event["state"] == "started":
+            break
+    time.sleep(after_s)
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    return process.returncode, err, sorted((folder / "runs").iterdir())[-1]
+
+
+@pytest.mark.parametrize(
+    ("number", "stage", "after_s", "code"),
+    [
+        (signal.SIGINT, "ingest", 0.5, 130),
+        (signal.SIGINT, "features", 0.1, 130),
+        (signal.SIGINT, "train", 0.5, 130),
+        (signal.SIGINT, "report", 0.3, 130),
+        (signal.SIGTERM, "train", 0.3, 143),
+    ],
+)
+def test_a_signal_ends_the_run_with_a_sentence_and_it_goes_on(
+    finished: tuple[Path, job.Ran], tmp_path: Path, number: int, stage: str, after_s: float, code: int
+) -> None:
+    status, err, folder = signalled(tmp_path, number, stage, after_s)
+    assert status == code, err
+    assert "the same command goes on where it stopped" in err
+    assert "Traceback" not in err
+    assert json.loads((folder / "manifest.json").read_text())["state"] == "failed"
+    ran = job.run("run_optimized_pipeline.py", tmp_path, *job.SMOKE)
+    assert ran.status == 0, ran.err
+    assert job.manifests(tmp_path)["report"]["content"] == job.manifests(finished[0])["report"]["content"]
+
+
+def test_two_runs_at_once_share_the_work_and_not_the_run_folder(tmp_path: Path) -> None:
+    both = [start(tmp_path), start(tmp_path)]
+    outs = [p.communicate(timeout=170) for p in both]
+    assert [p.returncode for p in both] == [0, 0], outs
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+    begun = [json.loads(x) for out, _ in outs for x in out.splitlines()]
+    stages = [e["stage"] for e in begun if e["kind"] == "stage" and e["state"] == "started"]
+    assert sorted(stages) == sorted(set(stages)), "a stage was made twice"
+
+
+def test_without_the_cache_every_stage_is_made_anew(finished: tuple[Path, job.Ran], tmp_path: Path) -> None:
+    reference, _ = finished
+    for name in ("ingest", "features"):
+        shutil.copytree(reference / "data" / "stages" / name, tmp_path / "data" / "stages" / name)
+    words = ("--lake.path", str(reference / "data" / "lake"), "--run.cache_enabled", "false")
+    before = job.manifests(reference)
+    ran = job.run("scripts/features.py", tmp_path, *job.SMOKE, *words)
+    assert ran.states == {"ingest": "done", "features": "done"}, ran.err
+    assert job.manifests(tmp_path)["features"]["content"] == before["features"]["content"]
+    assert [e for e in ran.events if e["kind"] == "cluster"], "the blocks of the earlier result were taken"
+
+
+def test_a_reader_that_goes_away_is_no_error(finished: tuple[Path, job.Ran]) -> None:
+    folder, _ = finished
+    command = job.command("run_optimized_pipeline.py", folder, *job.SMOKE, "--dry-run")
+    line = " ".join(f"'{w}'" for w in command) + " | head -n 1"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=folder, env=job.environment())
+    assert done.stdout.startswith("ingest")
+    assert "Error" not in done.stderr
