@@ -30,12 +30,12 @@ from .indicators import BarsError, Column, Spec, plan_of, reads, resolve
 from .indicators.frame import array_of, on_host, series_of, values_of
 from .indicators.spec import nearest
 from .job import Job
-from .labels import LabelSection, bases, forward_returns, listing, locked_up
+from .labels import LabelSection, forward_returns
 from .receipt import Receipt
 from .recurrence import Series, prepare
+from .tradable import bases, fills, listing, untraded, volume_since
 
 SETS = Path(__file__).parent / "feature_sets"
-PRICES = ("open", "high", "low", "close")
 
 
 class FeatureError(ValueError):
@@ -100,6 +100,7 @@ class Order:
     backend: Backend
     features: FeatureSection
     labels: LabelSection
+    volume_since: int  # microseconds UTC: from here on a bar without volume is a halt
 
 
 def features(job: Job, section: FeatureSection, label_section: LabelSection) -> dict[str, Any]:
@@ -116,13 +117,14 @@ def features(job: Job, section: FeatureSection, label_section: LabelSection) -> 
             "ingest it or choose one"
         )
     columns = section.columns(close_only=receipt.close_only)
-    order = Order(job.out, job.inputs["ingest"], job.cluster.backend, section, label_section)
     groups = receipt.groups(section.interval)
     (job.out / "blocks").mkdir(parents=True, exist_ok=True)
     done = {group: found for group in groups if (found := _finished(job.out, group)) is not None}
     waiting = [group for group in groups if group not in done]
     job.emit("progress", done=len(done), total=len(groups), unit="groups")
     if waiting:
+        since = volume_since(receipt, section.interval)
+        order = Order(job.out, job.inputs["ingest"], job.cluster.backend, section, label_section, since)
         if job.cluster.device == "cpu":
             prepare(plan_of(columns), section.dtype)  # once, before workers start
         for summary in _run(job, order, waiting):
@@ -159,7 +161,7 @@ def features_block(group: int, order: Order) -> pd.DataFrame:
     columns = order.features.columns(close_only=receipt.close_only)
     interval = order.features.interval
     symbols = receipt.groups(interval)[group]
-    names = sorted({*reads(columns), "close"} | (set() if receipt.close_only else {*PRICES}))
+    names = sorted({*reads(columns), "close", "volume"} | (set() if receipt.close_only else {"open"}))
     bars = receipt.opened.frame(
         "bars",
         backend=order.backend,
@@ -195,13 +197,20 @@ def block_of(bars: Any, receipt: Receipt, columns: tuple[Column, ...], order: Or
     infinite values.
 
     A symbol whose bars are unsorted or doubled is left out; one with fewer bars than the columns need is kept, with
-    NaN.
+    NaN. A halt that the source wrote as a bar without volume is no bar, as is one without prices. That is decided
+    here and not at ingest: the lake keeps what the source said, and whether it knows volumes at all shows only in the
+    whole of it.
     """
     bars, series, broken = _sound(bars)
     adjusted = adjust(bars, receipt.actions())
     plan, section = plan_of(columns), order.features
+    halted = untraded(bars["volume"], bars["ts"].astype("int64"), order.volume_since).fillna(False)
+    seen_as = adjusted
+    if bool(halted.any()):  # one column that is not finite takes the row out
+        gate = reads(columns)[0]
+        seen_as = adjusted.assign(**{gate: adjusted[gate].mask(halted, np.nan)})
     values, bar = values_of(
-        adjusted, series, plan, reads(columns), section.dtype, threads=section.threads, chunk=section.chunk
+        seen_as, series, plan, reads(columns), section.dtype, threads=section.threads, chunk=section.chunk
     )
     values = on_host(values)
     wild = np.isinf(values)
@@ -218,7 +227,7 @@ def block_of(bars: Any, receipt: Receipt, columns: tuple[Column, ...], order: Or
             "ts": pa.array(_stamps(bars), TS),
             "close": pa.array(on_host(array_of(adjusted["close"]))),
             **{c.name: pa.array(row) for c, row in zip(columns, values)},
-            **_targets(bars, adjusted, series, names, receipt, order.labels),
+            **_targets(bars, adjusted, on_host(halted), series, names, receipt, order.labels),
         }
     )
     short = {name: int(n) for name, n in zip(names, counts) if n < ready}
@@ -237,25 +246,30 @@ def _sound(bars: Any) -> tuple[Any, Series, dict[str, str]]:
 
 
 def _targets(
-    bars: Any, adjusted: Any, series: Series, names: list[str], receipt: Receipt, section: LabelSection
+    bars: Any, adjusted: Any, halted_N: Any, series: Series, names: list[str], receipt: Receipt, section: LabelSection
 ) -> dict[str, pa.Array]:
     """Return the target columns and their end stamps; they are made on the host, where the block is written from."""
     stamps = _stamps(bars)
-    close = on_host(array_of(adjusted["close"]))
-    of = listing(names, receipt.symbol_table(), receipt.end)
-    locked = np.zeros(close.size, bool)
-    price = close
-    if not receipt.close_only:
-        price = on_host(array_of(adjusted["open"]))
-        if receipt.market == "KRX":
-            raw = [on_host(array_of(bars[name])) for name in PRICES]
-            days = (stamps + np.timedelta64(9, "h")).astype("datetime64[D]")
-            with np.errstate(divide="ignore", invalid="ignore"):
-                base = bases(raw[3], close / raw[3], days, series)
-            locked = locked_up(raw[0], raw[1], raw[2], raw[3], base, days, series, of)
+    of = listing(names, receipt.symbol_table())
+    name = "close" if receipt.close_only else "open"
+    raw, raw_close, close, price = (
+        on_host(array_of(column)) for column in (bars[name], bars["close"], adjusted["close"], adjusted[name])
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factor = close / raw_close
+    days = (stamps + np.timedelta64(9, "h")).astype("datetime64[D]")
+    sides = fills(
+        np.where(halted_N, np.nan, raw),
+        bases(raw_close, factor, days, series),
+        days,
+        np.repeat(np.arange(len(names)), series.lengths),
+        of if receipt.market == "KRX" else None,
+    )
+    buy, sell = (np.where(np.isnan(side), np.nan, price) for side in sides)
+    ended = np.array([day is not None and day <= receipt.end for day in of.delisted], bool)
     out: dict[str, pa.Array] = {}
     for target in section.targets():
-        y, exit = forward_returns(price, close, locked, series, of.ended, target["horizon"])
+        y, exit = forward_returns(buy, sell, close, series, ended, target["horizon"])
         out[target["name"]] = pa.array(y.astype(np.float32))
         out[target["end"]] = pa.array(stamps[exit] if stamps.size else stamps, TS, mask=exit < 0)
     return out

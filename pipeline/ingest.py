@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -119,8 +117,9 @@ def _from_files(job: Job, lake: Lake, ingest: IngestSection) -> tuple[Receipt, d
     missing = sorted(set(ingest.symbols) - set(present))
     if missing or not present:
         raise RequestError(
-            f"expected bars of {', '.join(missing[:10]) or 'some stock'} up to {ingest.end} under {ingest.path}, "
-            "got none; correct ingest.symbols or the dates"
+            f"expected bars of {', '.join(missing[:10]) or 'some stock'} in {ingest.start or 'the first day'}.."
+            f"{'the last day' if ingest.end == date.max else ingest.end} under {ingest.path}, got none; "
+            "correct ingest.symbols or the dates"
         )
     receipt = take(
         lake,
@@ -151,10 +150,9 @@ def _refuse_strangers(receipt: Receipt, rows: Mapping[tuple[str, str], int]) -> 
 
 
 def _files_source(ingest: IngestSection) -> str:
-    """Name the rows of files by folder and content: changed files, or another reading of them, are another source."""
+    """Name the rows of files by content, not place: changed files, or another reading of them, are another source."""
     made_of = [files_digest(ingest.path), ingest.files.keyed(), code_digest("pipeline.importers")]
-    name = re.sub(r"[^\w.-]+", "-", Path(ingest.path).absolute().stem)[:40]
-    return f"{name}-{digest_of(made_of)[:8]}"
+    return f"files-{digest_of(made_of)[:8]}"
 
 
 def _asked(bars: pa.Table, ingest: IngestSection) -> pa.Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal
 
-from pydantic import field_validator
+from pydantic import ValidationInfo, field_validator
 
 from storage.section import Section, setting
 
@@ -15,6 +15,7 @@ from .kis.layouts import MINUTES_PAST
 from .kis.section import KisSection
 
 CODE = r"^[0-9A-Z]{6}$"
+READ_WITH_FILES = ("source", "symbols", "start", "end", "files")  # the other settings are the broker's
 KINDS = "stock, preferred, etf, etn, reit, spac, fund, dr, elw"
 
 
@@ -45,7 +46,9 @@ class IngestSection(Section):
     )
     start: date | None = setting(None, "first day, KST; empty = `years` before `end`, or the files' first")
     years: int = setting(5, "length of the history from the broker when `start` is empty", unit="years", ge=1, le=50)
-    end: date = setting(_yesterday_or_today, "last day, KST; `today` = the last session that has closed")
+    end: date = setting(
+        _yesterday_or_today, "last day, KST; `today` = the last session that has closed, or all that the files have"
+    )
     daily: bool = setting(True, "fetch daily bars")
     minute_symbols: int = setting(10, "symbols, the largest, to fetch minute bars of", unit="symbols", ge=0, le=5000)
     minute_days: int = setting(
@@ -63,10 +66,18 @@ class IngestSection(Section):
             raise ValueError("expected codes in quotes, such as '005930': YAML reads them as numbers otherwise")
         return value
 
+    @field_validator("end")
+    @classmethod
+    def _all_of_the_files(cls, value: date, info: ValidationInfo) -> date:
+        """Settle `today` of files as no end at all, so that the same files are the same request tomorrow."""
+        return date.max if info.data.get("path") and value >= _yesterday_or_today() else value
+
     def keyed(self) -> dict[str, Any]:
         """Return what the result depends on; of files that is their content and not their place."""
         out = super().keyed()
-        return {**out, "content": files_digest(self.path)} if self.path else out
+        if not self.path:
+            return out
+        return {**{name: out[name] for name in READ_WITH_FILES}, "content": files_digest(self.path)}
 
     @property
     def first(self) -> date:

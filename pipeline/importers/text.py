@@ -97,14 +97,6 @@ def joined(raws: Sequence[Raw]) -> Raw:
     return Raw(table, np.concatenate([r.file for r in raws]), np.concatenate([r.line for r in raws]), lost)
 
 
-def line_of(parts: Sequence[Body], file: int, line: int) -> str:
-    """Return the text of one line of one file."""
-    for part in parts:
-        if part.file == file and part.first <= line < part.first + part.lines:
-            return part.data.split(b"\n", line - part.first + 1)[line - part.first].decode()
-    return ""
-
-
 def _apart(layout: Layout, parts: Sequence[Body]) -> Raw:
     """Find the file and the lines with an open quote, and parse the others."""
     if len(parts) > 1:

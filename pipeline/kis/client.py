@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +25,7 @@ from .layouts import Tr
 from .limiter import Limiter
 from .section import HOSTS
 from .section import KisSection as KisSection
-from .token import Token, TokenCache
+from .token import Token, TokenCache, folder_of_tokens
 
 AGENT = "krx-research-pipeline/0.1"  # the broker's gateway is said to reset connections of libraries' own agents
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 30.0
@@ -75,7 +76,8 @@ class KisClient:
 
     async def __aenter__(self) -> Self:
         if self._section.rate:
-            self._limiter = Limiter.shared(self._section.rate, self._folder, self._rest + self._keys.key)
+            with folder_of_tokens(self._folder):
+                self._limiter = Limiter.shared(self._section.rate, self._folder, self._rest + self._keys.key)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._section.max_workers),
             timeout=aiohttp.ClientTimeout(total=self._section.timeout_s),
@@ -209,10 +211,11 @@ class _Reply:
 
 def _token(body: Mapping[str, Any]) -> Token | None:
     """Read an answer to the request for a token; None when it cannot be one, as it could not go into a header."""
-    text, lives = body.get("access_token"), body.get("expires_in")
-    if not isinstance(text, str) or not text.isascii() or not text.isprintable() or not text.strip():
-        return None
+    text = body.get("access_token")
     try:
-        return Token(text, time.time() + float(lives if isinstance(lives, int | float | str) else "nan"))
-    except ValueError:
+        life = float(body["expires_in"])
+    except (KeyError, TypeError, ValueError):
         return None
+    if not isinstance(text, str) or not text.strip() or not text.isascii() or not text.isprintable():
+        return None
+    return Token(text, time.time() + life) if isfinite(life) else None

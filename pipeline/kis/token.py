@@ -12,8 +12,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Never
@@ -78,6 +78,17 @@ class Token:
         return now < self.expires - MARGIN_S
 
 
+@contextmanager
+def folder_of_tokens(folder: Path) -> Iterator[None]:
+    """Name the folder and the key that moves it when the block cannot write there."""
+    try:
+        yield
+    except OSError as error:
+        raise CredentialsError(
+            f"expected a writable folder for access tokens, got '{error.strerror}' at {folder}; set --kis.token_folder"
+        ) from error
+
+
 class TokenCache:
     """Give the token of one app key at one host: from memory, else from disk, else from `issue`, one issue at a
     time."""
@@ -122,14 +133,9 @@ class TokenCache:
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
         """Hold the host's lock on this token; waiting is polling, so that a cancelled wait leaves no lock behind."""
-        try:
+        with folder_of_tokens(self._path.parent):
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             handle = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise CredentialsError(
-                f"expected a writable folder for access tokens, got '{error.strerror}' at {self._path.parent}; "
-                "set --kis.token_folder"
-            ) from error
         try:
             while True:
                 try:
@@ -152,8 +158,9 @@ class TokenCache:
 
     def _write(self, token: Token) -> None:
         temporary = self._path.with_suffix(".new")
-        temporary.unlink(missing_ok=True)
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(handle, "w") as file:
-            json.dump({"token": token.text, "expires": token.expires}, file)
-        temporary.replace(self._path)
+        with folder_of_tokens(self._path.parent):
+            temporary.unlink(missing_ok=True)
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(handle, "w") as file:
+                json.dump({"token": token.text, "expires": token.expires}, file)
+            temporary.replace(self._path)

@@ -40,7 +40,7 @@ def test_bars_quarantine_and_receipt(tmp_path: Path) -> None:
     one = stage(tmp_path, path)
     manifest = one.run()
     receipt = one.receipt
-    assert receipt.source.startswith("prices-") and receipt.market == "KRX" and not receipt.close_only
+    assert receipt.source.startswith("files-") and receipt.market == "KRX" and not receipt.close_only
     assert receipt.symbols == ("000270", "000660", "005930")
     assert (receipt.start, receipt.end) == (date(2024, 3, 4), date(2024, 3, 7))
     assert manifest["rows"] == 4 + 3 + 2 == receipt.bars("1d").num_rows

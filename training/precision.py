@@ -1,0 +1,72 @@
+"""What `train.mixed_precision: auto` means on this machine, known without torch: it belongs in the keys of results.
+
+Apart from the trainer, because the client settles it for all workers and does not import torch.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Literal
+
+from .section import TrainSection
+
+Precision = Literal["off", "bf16", "fp16"]
+BF16_UNITS = frozenset({"avx512_bf16", "amx_bf16"})
+_CPUINFO = Path("/proc/cpuinfo")
+_AMPERE, _VOLTA = 8, 7  # major compute capability from which bf16, and from which fp16, is fast
+
+
+class PrecisionError(ValueError):
+    """A precision that the device does not have."""
+
+
+def resolved_precision(section: TrainSection, device: str) -> Precision:
+    """Return the precision that training on `device` ("cpu" or "gpu") takes; PrecisionError for fp16 on a CPU.
+
+    `auto` is bf16 where the hardware multiplies it natively, fp16 on GPUs that only have that, else off.
+    """
+    asked = section.mixed_precision
+    if asked == "fp16" and device == "cpu":
+        raise PrecisionError(
+            "expected a GPU because train.mixed_precision is 'fp16', got a CPU; use auto, off or bf16"
+        )
+    if asked != "auto":
+        return asked
+    if device == "cpu":
+        return "bf16" if BF16_UNITS & _cpu_flags() else "off"
+    major = _least_capability()
+    return "bf16" if major >= _AMPERE else "fp16" if major >= _VOLTA else "off"
+
+
+def settled(section: TrainSection, device: str) -> TrainSection:
+    """Return the section with its precision resolved, so that every worker computes what the key says."""
+    return section.model_copy(update={"mixed_precision": resolved_precision(section, device)})
+
+
+@functools.cache
+def _cpu_flags() -> frozenset[str]:
+    try:
+        text = _CPUINFO.read_text(encoding="utf-8")
+    except OSError:
+        return frozenset()  # not Linux: float32 is right everywhere
+    return frozenset(next((line for line in text.splitlines() if line.startswith("flags")), "").split())
+
+
+@functools.cache
+def _least_capability() -> int:
+    """Return the least major compute capability of the GPUs that the driver shows, without touching CUDA; 0 = none.
+
+    The least, because any of them may get the work.
+    """
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return 0
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        return min((int(pynvml.nvmlDeviceGetCudaComputeCapability(handle)[0]) for handle in handles), default=0)
+    finally:
+        pynvml.nvmlShutdown()
