@@ -40,7 +40,8 @@ def report(job: Job, report: ReportSection) -> dict[str, Any]:
     job.emit("progress", done=3, total=3, unit="files")
     for finding in numbers["findings"]:
         job.emit("log", level="info", text=finding["text"])
-    return {"content": digest_of(_timeless(numbers)), "rows": len(numbers["findings"]), "verdict": numbers["verdict"]["key"]}
+    content = digest_of(_timeless(numbers))
+    return {"content": content, "rows": len(numbers["findings"]), "verdict": numbers["verdict"]["key"]}
 
 
 def _timeless(value: Any) -> Any:
