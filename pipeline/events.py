@@ -121,6 +121,12 @@ class RunLog:
                 log.write(line)
                 log.flush()
 
+    def _bar(self) -> TaskID:
+        """Return the current stage's bar; its clock runs from the first call."""
+        if self.stage not in self._tasks:
+            self._tasks[self.stage] = self._bars.add_task(self.stage, total=None, unit="", rate="")
+        return self._tasks[self.stage]
+
     def _show(self, kind: str, event: dict[str, Any], line: bytes) -> None:
         level = logging.getLevelNamesMapping().get(str(event.get("level", "info")).upper(), logging.INFO)
         if not self._terminal:
@@ -130,14 +136,14 @@ class RunLog:
             return
         if kind == "progress":
             unit, rate = str(event.get("unit", "")), event["rate"]
-            task = self._tasks.get(self.stage)
-            if task is None:
-                task = self._tasks[self.stage] = self._bars.add_task(self.stage, unit=unit, rate="")
+            task = self._bar()
             self._bars.update(
                 task, completed=event["done"], total=event["total"], unit=unit, rate=f"{rate:,.0f}/s" if rate else ""
             )
         elif kind == "log" and level >= self._level:
             self._console.print(f"[dim]{self.stage or 'run'}[/dim] {event['text']}", highlight=False)
+        elif kind == "stage" and event.get("state") == "started":
+            self._bar()
         elif kind in ("stage", "epoch") and self._level <= logging.INFO:
             rest = " ".join(f"{k}={_short(v)}" for k, v in event.items() if k not in ("t", "stage", "kind"))
             self._console.print(f"[bold]{self.stage}[/bold] {rest}", highlight=False)
