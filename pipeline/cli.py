@@ -90,7 +90,7 @@ def _run(config: configuration.Config, cluster: Cluster, last: str, interrupts: 
     start = time.perf_counter()
     with RunLog(directory, config.run.log_level) as log:
         cluster.emit = log.emit
-        runner = Runner(config, cluster, log.emit)
+        runner, stages = Runner(config, cluster, log.emit), _stages(config, last)
         started = time.strftime("%Y-%m-%d %H:%M:%S%z")
         record: dict[str, Any] = {"name": config.run.name, "started": started, "state": "failed", "stages": {}}
 
@@ -100,8 +100,8 @@ def _run(config: configuration.Config, cluster: Cluster, last: str, interrupts: 
 
         try:
             begin("check")
-            _check(config, cluster, log)
-            record["stages"] = runner.run(_stages(config, last), begin)
+            _check(config, cluster, log, trains={"train", "tune"} & {s.name for s in stages} != set())
+            record["stages"] = runner.run(stages, begin)
             interrupts.check()
             record["state"] = "done"
         except BaseException as error:
@@ -121,9 +121,9 @@ def _run(config: configuration.Config, cluster: Cluster, last: str, interrupts: 
     return 0
 
 
-def _check(config: configuration.Config, cluster: Cluster, log: RunLog) -> None:
+def _check(config: configuration.Config, cluster: Cluster, log: RunLog, *, trains: bool) -> None:
     """The environment stage: what would make the run fail is said before any work is done."""
-    findings = run_checks(config)
+    findings = run_checks(config, trains=trains)
     log.emit("progress", done=len(findings), total=len(findings), unit="checks")
     for finding in findings:
         if finding.status != "ok":

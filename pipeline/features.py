@@ -33,7 +33,7 @@ from .job import Job
 from .labels import LabelSection, forward_returns
 from .receipt import Receipt
 from .recurrence import Series, prepare
-from .tradable import bases, fills, listing, untraded, volume_since
+from .tradable import bases, fills, listing, untraded
 
 SETS = Path(__file__).parent / "feature_sets"
 
@@ -100,7 +100,6 @@ class Order:
     backend: Backend
     features: FeatureSection
     labels: LabelSection
-    volume_since: int  # microseconds UTC: from here on a bar without volume is a halt
 
 
 def features(job: Job, section: FeatureSection, label_section: LabelSection) -> dict[str, Any]:
@@ -123,8 +122,7 @@ def features(job: Job, section: FeatureSection, label_section: LabelSection) -> 
     waiting = [group for group in groups if group not in done]
     job.emit("progress", done=len(done), total=len(groups), unit="groups")
     if waiting:
-        since = volume_since(receipt, section.interval)
-        order = Order(job.out, job.inputs["ingest"], job.cluster.backend, section, label_section, since)
+        order = Order(job.out, job.inputs["ingest"], job.cluster.backend, section, label_section)
         if job.cluster.device == "cpu":
             prepare(plan_of(columns), section.dtype)  # once, before workers start
         for summary in _run(job, order, waiting):
@@ -204,7 +202,7 @@ def block_of(bars: Any, receipt: Receipt, columns: tuple[Column, ...], order: Or
     bars, series, broken = _sound(bars)
     adjusted = adjust(bars, receipt.actions())
     plan, section = plan_of(columns), order.features
-    halted = untraded(bars["volume"], bars["ts"].astype("int64"), order.volume_since).fillna(False)
+    halted = untraded(bars["volume"], bars["ts"].astype("int64"), receipt, section.interval).fillna(False)
     seen_as = adjusted
     if bool(halted.any()):  # one column that is not finite takes the row out
         gate = reads(columns)[0]

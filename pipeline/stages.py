@@ -21,6 +21,7 @@ import psutil
 from storage.emit import Emit
 from storage.section import digest_of
 from storage.store import Store, read_json
+from training.precision import resolved_precision
 
 from .cluster import Cluster
 from .config import Config
@@ -50,9 +51,9 @@ class Stage:
 STAGES = (
     Stage("ingest", "pipeline.ingest:ingest", (), ("lake", "kis", "ingest")),
     Stage("features", "pipeline.features:features", ("ingest",), ("features", "labels")),
-    Stage("tune", "pipeline.learn:tune", ("features",), ("split", "train", "search"), arithmetic=True),
-    Stage("train", "pipeline.learn:train", ("features",), ("split", "train"), ("tune",), arithmetic=True),
-    Stage("predict", "pipeline.learn:predict", ("features", "train"), ("predict",), arithmetic=True),
+    Stage("tune", "pipeline.learn.tune:tune", ("features",), ("split", "train", "search"), arithmetic=True),
+    Stage("train", "pipeline.learn.train:train", ("features",), ("split", "train"), ("tune",), arithmetic=True),
+    Stage("predict", "pipeline.learn.predict:predict", ("features", "train"), ("predict",), arithmetic=True),
     Stage("backtest", "pipeline.backtest.stage:backtest", ("ingest", "predict"), ("backtest",)),
     Stage(
         "report",
@@ -94,6 +95,7 @@ def parts(stage: Stage, config: Config, inputs: dict[str, dict[str, Any]], devic
         "code": code_digest(stage.function.split(":")[0]),
         "versions": versions(),
         "processor": instruction_sets() if stage.arithmetic else [],
+        "precision": resolved_precision(config.train, device) if "train" in stage.sections else "",
     }
 
 

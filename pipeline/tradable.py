@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +31,7 @@ MARKETS = ("KOSDAQ", "KONEX")  # by the first word: KOSDAQ GLOBAL is KOSDAQ; eve
 FUNDS = ("etf", "etn", "elw")
 SMALLEST_LIMIT = 0.03  # no limit of any year is nearer to a base price from FEW_TICKS on, a tick of tolerance included
 FEW_TICKS = 1_000.0  # KRW; below it a tick may be more than that
+TICKS_KNOWN = np.datetime64("2010-10-04")  # before, the tick table of that day stands in for coarser ones
 WINDOW = timedelta(days=31)
 
 
@@ -69,6 +71,13 @@ def volume_since(receipt: Receipt, interval: str) -> int:
     Before it a zero says nothing: sources that know no volume write it too. Bars that come later never move it, so
     that what it decides about a bar depends on nothing after that bar.
     """
+    return _volume_since(receipt.model_dump_json(), interval)
+
+
+@lru_cache(maxsize=8)
+def _volume_since(text: str, interval: str) -> int:
+    # A receipt names its rows by their digest, so that the tasks of one process may share the answer.
+    receipt = Receipt.model_validate_json(text)
     begin = datetime.combine(receipt.start, time(), krx.KST)
     for end in (begin + WINDOW, None):  # a month answers nearly always
         bars = receipt.bars(interval, columns=["ts", "volume"], end=end)
@@ -78,13 +87,14 @@ def volume_since(receipt: Receipt, interval: str) -> int:
     return NEVER
 
 
-def untraded(volume: Any, end: Any, since: int) -> Any:
+def untraded(volume: Any, end: Any, receipt: Receipt, interval: str) -> Any:
     """Say which bars stand for a halt although they have prices: the last close repeated, without any volume.
 
-    volume : shares; end : microseconds UTC, the same kind of array or column; since : see `volume_since`. An unknown
-    volume (NaN, null) says nothing.
+    volume : shares; end : microseconds UTC, the same kind of array or column. An unknown volume (NaN, null) says
+    nothing, nor does a zero before the source's first volume, see `volume_since`.
     """
-    return (volume == 0) & (end >= since)
+    none = volume == 0
+    return none & (end >= volume_since(receipt, interval)) if bool(none.any()) else none
 
 
 def bases(close_N: Floats, factor_N: Floats, day_N: Any, series: Series) -> Floats:
@@ -113,8 +123,9 @@ def fills(
     broadcast to that of price. of : None = an exchange without limits and ticks. slippage : fraction by which orders
     fill worse than the price, before rounding to the worse tick; never beyond a limit.
 
-    A price at the day's upper limit cannot be bought, one at the lower cannot be sold. A price or base that lies on no
-    tick comes from a source that stores adjusted prices, which are rounded: there a tick beside the limit is at it.
+    A price at the day's upper limit cannot be bought, one at the lower cannot be sold. Where the limit is not known to
+    the won, a tick beside it is at it: a price or base on no tick comes from a source that stores adjusted prices,
+    which are rounded, and before 2010-10-04 ticks were coarser than the table says.
     """
     buy, sell = price * (1 + slippage), price * (1 - slippage)
     if of is None:
@@ -145,8 +156,8 @@ def _inside(
         sell_N = np.fmax(np.floor(sell_N / down + 1e-9) * down, lower)
         sell_N = np.where(sell_N > 0, sell_N, price_N)  # one tick below the lowest price there is
     off = [np.mod(p, krx.tick(p, day_N, kind, market)) != 0 for p in (price_N, base_N)]
-    rounded = np.isfinite(base_N) & (off[0] | off[1])
-    above = upper - np.where(rounded, krx.tick(upper, day_N, kind, market), 0.0)
-    below = lower + np.where(rounded, krx.tick(lower, day_N, kind, market), 0.0)
+    vague = off[0] | off[1] | (day_N < TICKS_KNOWN)
+    above = upper - np.where(vague, krx.tick(upper, day_N, kind, market), 0.0)
+    below = lower + np.where(vague, krx.tick(lower, day_N, kind, market), 0.0)
     full, empty = (price_N > base_N) & (price_N >= above), (price_N < base_N) & (price_N <= below)
     return np.where(full, np.nan, buy_N), np.where(empty, np.nan, sell_N)

@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
 
     try:
         findings = run_checks(_configured(arguments) if arguments else None)
-    except Exception as error:
+    except Exception as error:  # ConfigError cannot be named here: its module needs what may not be installed
         if type(error).__module__ != "pipeline.config":
             raise
         print(f"doctor.py: {error}", file=sys.stderr)

@@ -257,20 +257,21 @@ TWINS: dict[str, Callable[..., Outputs]] = {
 }  # fmt: skip
 
 
-def forward_returns(
-    bars: Bars, ts: Array, h: int, *, delisted: bool, locked: Sequence[bool], close_only: bool = False
-) -> tuple[Array, Array]:
-    """Return the label and its end stamp (NaN = none) of every bar of one series, straight from the rule."""
-    price = bars["close"] if close_only else bars["open"]
+def forward_returns(bars: Bars, ts: Array, h: int, *, delisted: bool) -> tuple[Array, Array]:
+    """Return the label and its end stamp (NaN = none) of every bar of one series, straight from the rule.
+
+    bars : buy and sell (what orders of that side pay, NaN = they do not fill) and close.
+    """
+    buy, sell = bars["buy"], bars["sell"]
     value, end = empty(bars), empty(bars)
-    last = len(price) - 1
+    last = len(buy) - 1
     for t in range(last):
         entry = t + 1
-        if math.isnan(price[entry]) or locked[entry]:
+        if math.isnan(buy[entry]):
             continue
-        exits = [u for u in range(entry + h, last + 1) if not math.isnan(price[u])]
+        exits = [u for u in range(entry + h, last + 1) if not math.isnan(sell[u])]
         if exits:
-            value[t], end[t] = price[exits[0]] / price[entry] - 1, ts[exits[0]]
+            value[t], end[t] = sell[exits[0]] / buy[entry] - 1, ts[exits[0]]
         elif delisted:
-            value[t], end[t] = bars["close"][last] / price[entry] - 1, ts[last]
+            value[t], end[t] = bars["close"][last] / buy[entry] - 1, ts[last]
     return value, end

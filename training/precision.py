@@ -6,10 +6,12 @@ Apart from the trainer, because the client settles it for all workers and does n
 from __future__ import annotations
 
 import functools
+import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from .section import TrainSection
+from .section import Range, TrainSection
 
 Precision = Literal["off", "bf16", "fp16"]
 BF16_UNITS = frozenset({"avx512_bf16", "amx_bf16"})
@@ -28,15 +30,20 @@ def resolved_precision(section: TrainSection, device: str) -> Precision:
     """
     asked = section.mixed_precision
     if asked == "fp16" and device == "cpu":
-        raise PrecisionError(
-            "expected a GPU because train.mixed_precision is 'fp16', got a CPU; use auto, off or bf16"
-        )
+        raise PrecisionError("expected a GPU because train.mixed_precision is 'fp16', got a CPU; use off, bf16 or auto")
     if asked != "auto":
         return asked
     if device == "cpu":
         return "bf16" if BF16_UNITS & _cpu_flags() else "off"
     major = _least_capability()
     return "bf16" if major >= _AMPERE else "fp16" if major >= _VOLTA else "off"
+
+
+def check_precision(section: TrainSection, device: str, space: Mapping[str, Range] | None = None) -> None:
+    """Raise PrecisionError when training, or a trial of the search `space`, asks for what `device` does not have."""
+    drawn = (space or {}).get("mixed_precision")
+    for value in (section.mixed_precision, *(drawn.choices if drawn else ())):
+        resolved_precision(section.model_copy(update={"mixed_precision": value}), device)
 
 
 def settled(section: TrainSection, device: str) -> TrainSection:
@@ -59,6 +66,8 @@ def _least_capability() -> int:
 
     The least, because any of them may get the work.
     """
+    if importlib.util.find_spec("pynvml") is None:
+        return 0
     import pynvml
 
     try:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import ValidationError, model_validator
+from pydantic import ValidationError, field_validator, model_validator
 
 from storage.section import Section, setting
 
 ModelName = Literal["lstm", "ridge"]
+FIXED = ("seed", "threads", "models")  # settings of training that no search may change
 
 
 class TrainSection(Section):
@@ -74,10 +75,10 @@ class PredictSection(Section):
 class Range(Section):
     """Values that a parameter may take: `choices`, or everything from `low` to `high`."""
 
-    low: float | None = setting(None, "smallest value")
-    high: float | None = setting(None, "largest value")
+    low: float | None = setting(None, "smallest value", allow_inf_nan=False)
+    high: float | None = setting(None, "largest value", allow_inf_nan=False)
     log: bool = setting(False, "draw evenly on a logarithmic scale")
-    step: float | None = setting(None, "distance between values", gt=0)
+    step: float | None = setting(None, "distance between values", gt=0, allow_inf_nan=False)
     choices: tuple[bool | int | float | str, ...] = setting((), "the values themselves")
 
     @model_validator(mode="after")
@@ -91,8 +92,26 @@ class Range(Section):
                 raise ValueError("log needs low > 0 and no step")
         return self
 
-    def ends(self) -> list[Any]:
-        return list(self.choices) or [self.low, self.high]
+    def fit(self, name: str) -> None:
+        """Refuse values that train.`name` cannot take; ValueError says which."""
+        if name not in TrainSection.model_fields or name in FIXED:
+            raise ValueError(f"expected names of train.* other than {', '.join(FIXED)}, got '{name}'")
+        ends: list[Any] = list(self.choices)
+        if not ends:
+            numbers = [n for n in (self.low, self.high, self.step) if n is not None]
+            if TrainSection.model_fields[name].annotation not in (int, float):
+                raise ValueError(f"expected choices for {name}, which is no number, got low and high")
+            if is_whole(name) and not all(n.is_integer() for n in numbers):
+                raise ValueError(f"expected whole numbers for {name}, got {', '.join(f'{n:g}' for n in numbers)}")
+            ends = [int(n) if is_whole(name) else n for n in numbers[:2]]
+        if name == "mixed_precision" and "auto" in ends:
+            raise ValueError("expected off, bf16 or fp16 for mixed_precision, got auto, which is one of them")
+        for end in ends:
+            try:
+                TrainSection.model_validate({name: end})
+            except ValidationError as error:
+                detail = error.errors()[0]["msg"]
+                raise ValueError(f"expected {name} within the bounds of train.{name}, got {end}: {detail}") from None
 
 
 _SPACE: dict[str, Any] = {
@@ -129,22 +148,12 @@ class SearchSection(Section):
         runtime=True,
     )
 
-    def check(self, train: TrainSection) -> None:
-        """Refuse a space that does not fit the settings of training; ValueError names the parameter."""
-        for name, values in self.space.items():
-            if name not in TrainSection.model_fields or name in ("seed", "threads", "models"):
-                raise ValueError(
-                    f"expected names of train.* other than seed, threads and models in search.space, got '{name}'"
-                )
-            for end in values.ends():
-                end = int(end) if is_whole(name) and isinstance(end, float) else end
-                try:
-                    TrainSection(**{**train.model_dump(), name: end})
-                except ValidationError as error:
-                    detail = error.errors()[0]["msg"]
-                    raise ValueError(
-                        f"expected search.space.{name} within the bounds of train.{name}, got {end}: {detail}"
-                    ) from None
+    @field_validator("space")
+    @classmethod
+    def _of_training(cls, value: dict[str, Range]) -> dict[str, Range]:
+        for name, values in value.items():
+            values.fit(name)
+        return value
 
 
 def is_whole(name: str) -> bool:

@@ -26,6 +26,7 @@ from .metrics import Sections, make_sections, mean_rank_ic
 from .model import CheckpointError, load, save, save_model, state_digest
 from .model.lstm import LSTM
 from .model.ridge import Ridge
+from .precision import resolved_precision
 from .section import ModelName, TrainSection
 
 EpochHook = Callable[[int, float], None]
@@ -35,7 +36,6 @@ _GPU_CHECK = 32
 _WIDE = (
     128  # below, threads mostly wait for each other: on two idle cores 1.2 to 1.6 times as fast, on busy ones slower
 )
-_BF16_UNITS = ("avx512_bf16", "amx_bf16")
 
 
 class TrainingDiverged(Exception):
@@ -82,30 +82,13 @@ def torch_threads(count: int) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def choose_precision(asked: str, device: str) -> tuple[torch.dtype | None, str]:
-    """Return the type of mixed precision (None = float32) and the reason in words; ValueError for fp16 on a CPU."""
-    if device == "cpu":
-        if asked == "fp16":
-            raise ValueError("expected a GPU because train.mixed_precision is 'fp16', got a CPU; use auto, off or bf16")
-        if asked == "bf16":
-            return torch.bfloat16, "bf16 as asked"
-        if asked == "off":
-            return None, "float32 as asked"
-        if any(torch.cpu.get_capabilities().get(name) for name in _BF16_UNITS):
-            return torch.bfloat16, "bf16: this CPU multiplies it natively"
-        return None, "float32: bf16 is a loss on a CPU without instructions for it"
-    if asked == "off":
-        return None, "float32 as asked"
-    if asked == "fp16":
-        return torch.float16, "fp16 as asked, with a gradient scaler"
-    major = torch.cuda.get_device_capability()[0]
-    if asked == "bf16" or major >= 8:
-        return torch.bfloat16, f"bf16 ({'as asked' if asked == 'bf16' else f'compute capability {major}'})"
-    return (
-        (torch.float16, "fp16: this GPU has no bf16")
-        if major >= 7
-        else (None, "float32: this GPU has no fast half precision")
-    )
+def choose_precision(train: TrainSection, device: str) -> tuple[torch.dtype | None, str]:
+    """Return the type of mixed precision (None = float32) and its name; PrecisionError for fp16 on a CPU."""
+    return {
+        "off": (None, "float32"),
+        "bf16": (torch.bfloat16, "bf16"),
+        "fp16": (torch.float16, "fp16 with a gradient scaler"),
+    }[resolved_precision(train, device)]
 
 
 def fit_model(
@@ -200,13 +183,13 @@ class Loop:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=device == "gpu"
         )
-        self.precision, reason = choose_precision(train.mixed_precision, device)
+        self.precision, precision = choose_precision(train, device)
         self.grad_scaler = torch.amp.GradScaler(self.resident.device.type, enabled=self.precision is torch.float16)
         self.fingerprint = data.fingerprint(train) if out else ""
         self.epoch = self.best_epoch = self.stale = 0
         self.history: list[dict[str, float]] = []
         self.best_state = self._weights()
-        emit("log", level="info", text=f"lstm on {device}, {torch.get_num_threads()} threads, {reason}")
+        emit("log", level="info", text=f"lstm on {device}, {torch.get_num_threads()} threads, {precision}")
 
     @property
     def drawn(self) -> int:

@@ -20,7 +20,7 @@ from storage.store import write_json, write_parquet
 from . import metrics
 from .kernel import COLUMNS, Ledger
 from .market import Market, load
-from .portfolio import Threshold, above, benchmark, fit_threshold, resolved_mode, top_k, trade
+from .portfolio import Threshold, above, benchmark, fit_threshold, resolved_mode, sleeves, top_k, trade
 from .positions import closed_positions
 from .section import BacktestError, BacktestSection
 
@@ -48,7 +48,6 @@ def run(ingest: str, predict: str, out: str, section: BacktestSection) -> dict[s
     scores = _scores(Path(predict), section.model)
     traded = _split(scores, section.split)
     symbols = len(pc.unique(traded["symbol"]))
-    mode = resolved_mode(section, symbols)
     first, last = _span(traded)
     market = load(receipt, first, None if section.split == "test" else last, section)
     score_TS = score_matrix(traded, market)
@@ -57,12 +56,16 @@ def run(ingest: str, predict: str, out: str, section: BacktestSection) -> dict[s
             f"expected scores of model '{section.model}' on sessions with bars in split '{section.split}', "
             f"got none in {predict}; check that predictions and bars are of the same source and interval"
         )
+    valid = _before(scores, market.ts_T[0], section)
+    known_S = np.isin(np.array(market.symbols, object), pc.unique(valid["symbol"]).to_numpy(zero_copy_only=False))
+    sleeves_T = sleeves(score_TS, known_S)
+    mode = resolved_mode(section, int(sleeves_T[0]))
     threshold: Threshold | None = None
     if mode == "top_k":
         targets = top_k(score_TS, section.k, section.rebalance)
     else:
-        threshold = _threshold(receipt, scores, symbols, market.ts_T[0], section)
-        targets = above(score_TS, threshold.value, symbols, section.rebalance)
+        threshold = _threshold(receipt, valid, section)
+        targets = above(score_TS, threshold.value, sleeves_T, section.rebalance)
     ledger = trade(market, targets, section)
     benchmark_T = benchmark(market, section.capital)
     trades = _trades(ledger, market)
@@ -149,17 +152,19 @@ def _span(scores: pa.Table) -> tuple[datetime, datetime]:
     return first, last
 
 
-def _threshold(
-    receipt: Receipt, scores: pa.Table, sleeves: int, before: np.datetime64, section: BacktestSection
-) -> Threshold:
-    """Fit on validation sessions that ended before the first traded one."""
-    start = pa.scalar(before.astype(np.int64)).cast(TS)
+def _before(scores: pa.Table, first: np.datetime64, section: BacktestSection) -> pa.Table:
+    """Return the validation scores that were known before the first traded session; none where validation is traded."""
+    start = pa.scalar(first.astype(np.int64)).cast(TS)
     valid = scores.filter(pc.and_(pc.equal(scores["split"], "valid"), pc.less(scores["ts"], start)))
-    valid = valid.filter(pc.is_finite(valid["score"]))
-    if section.split == "valid" or valid.num_rows == 0:
+    return valid.slice(0, 0) if section.split == "valid" else valid.filter(pc.is_finite(valid["score"]))
+
+
+def _threshold(receipt: Receipt, valid: pa.Table, section: BacktestSection) -> Threshold:
+    """Fit on validation sessions that ended before the first traded one."""
+    if valid.num_rows == 0:
         return Threshold(0.0, (), "no validation scores lie before the traded sessions: zero is used")
     market = load(receipt, *_span(valid), section)
-    return fit_threshold(market, score_matrix(valid, market), sleeves, section)
+    return fit_threshold(market, score_matrix(valid, market), section)
 
 
 def _equity(ledger: Ledger, market: Market, benchmark_T: npt.NDArray[np.float64]) -> pa.Table:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from pipeline import krx
 from pipeline.receipt import Receipt
-from pipeline.tradable import Listing, fills, listing, untraded, volume_since
+from pipeline.tradable import Listing, fills, listing, untraded
 
 from .section import BacktestError, BacktestSection
 
@@ -86,7 +86,7 @@ def load(receipt: Receipt, first: datetime, last: datetime | None, section: Back
 
     of = listing(symbols, receipt.symbol_table())
     volume_N = bars["volume"].to_numpy()
-    halted_N = untraded(volume_N, stamp.astype(np.int64), volume_since(receipt, INTERVAL))
+    halted_N = untraded(volume_N, stamp.astype(np.int64), receipt, INTERVAL)
     printed_N = np.where(halted_N, np.nan, _positive(bars["close" if receipt.close_only else "open"].to_numpy()))
     close_TS = _laid_out(_positive(bars["close"].to_numpy()), cell, shape)
     factor_TS = _factors(receipt.actions(), symbols, day_T)

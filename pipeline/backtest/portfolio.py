@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .kernel import RATE, Bools, Floats, Ints, Ledger, simulate
+from .kernel import RATE, Bools, Floats, Ints, Ledger, Longs, simulate
 from .market import Market
 from .section import FEW_SYMBOLS, BacktestSection
 
@@ -70,10 +70,18 @@ def top_k(score_TS: Floats, k: int, every: int) -> Targets:
     return Targets(weight_TS, order_TS, decide_T)
 
 
-def above(score_TS: Floats, threshold: float, sleeves: int, every: int) -> Targets:
-    """Want 1/sleeves of equity in each symbol whose score is above the threshold. NaN = not held."""
+def sleeves(score_TS: Floats, known_S: Bools) -> Longs:
+    """Return into how many parts equity is cut after each close, (T,): the symbols that had a score up to then, those
+    known before the first session included.
+    """
+    seen_TS = known_S | np.logical_or.accumulate(np.isfinite(score_TS), axis=0)
+    return np.asarray(np.maximum(seen_TS.sum(axis=1), 1), np.int64)
+
+
+def above(score_TS: Floats, threshold: float, sleeves_T: Longs, every: int) -> Targets:
+    """Want one sleeve of equity in each symbol whose score is above the threshold. NaN = not held."""
     with np.errstate(invalid="ignore"):
-        weight_TS = np.where(score_TS > threshold, 1.0 / sleeves, 0.0)
+        weight_TS = np.where(score_TS > threshold, 1.0 / sleeves_T[:, None], 0.0)
     decide_T = decisions(score_TS, every)
     return Targets(weight_TS, _ranked(score_TS, decide_T), decide_T)
 
@@ -97,7 +105,7 @@ def trade(market: Market, targets: Targets, section: BacktestSection) -> Ledger:
     )
 
 
-def fit_threshold(market: Market, score_TS: Floats, sleeves: int, section: BacktestSection) -> Threshold:
+def fit_threshold(market: Market, score_TS: Floats, section: BacktestSection) -> Threshold:
     """Try the deciles of the validation scores with the same engine and costs, and take the one that ends with the
     most money.
 
@@ -114,8 +122,9 @@ def fit_threshold(market: Market, score_TS: Floats, sleeves: int, section: Backt
             f"validation has {len(score_TS)} sessions and {known.size} scores, fewer than 20: their median is used",
         )
     tried = []
+    sleeves_T = sleeves(score_TS, np.zeros(score_TS.shape[1], bool))
     for value in np.unique(np.quantile(known, DECILES)):
-        ledger = trade(market, above(score_TS, float(value), sleeves, section.rebalance), section)
+        ledger = trade(market, above(score_TS, float(value), sleeves_T, section.rebalance), section)
         tried.append((float(value), int(ledger.equity_T[-1])))
     best = max(tried, key=lambda pair: (pair[1], pair[0]))
     return Threshold(

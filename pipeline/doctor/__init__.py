@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from .finding import Finding, Status
 from .gpu import Device, gpus
+from .learning import precision
 from .machine import calendar, clock, cpu, disk, folders, memory, time_zones, writable
 from .packages import installed, python, requirements
 
@@ -27,9 +28,10 @@ class DoctorError(Exception):
     """A machine that cannot run the pipeline as it is."""
 
 
-def run_checks(config: Config | None = None) -> list[Finding]:
-    """Ask everything; without a configuration the default folders and device auto are taken. No value of a key is read
-    out.
+def run_checks(config: Config | None = None, *, trains: bool = True) -> list[Finding]:
+    """Ask everything; without a configuration the default folders and device auto are taken.
+
+    `trains` says whether models are to be fitted: what only they need is asked then. No value of a key is read out.
     """
     data, runs, lake = "data", "runs", "data/lake"
     device: Device = "auto"
@@ -38,14 +40,18 @@ def run_checks(config: Config | None = None) -> list[Finding]:
         data, runs, device = config.run.data, config.run.runs, config.cluster.device
         lake = config.lake.path or f"{data}/lake"
         keys_needed = needed_keys(config)
+    written = folders(Path(data), Path(runs), Path(lake))
+    if config is not None and asks_a_broker(config):
+        written["kis.token_folder"] = Path(config.kis.token_folder).expanduser()
     return [
         python(),
         *installed(requirements("")),
         cpu(),
         memory(),
         disk(Path(data)),
-        *(writable(name, folder) for name, folder in folders(Path(data), Path(runs), Path(lake)).items()),
+        *(writable(name, folder) for name, folder in written.items()),
         *gpus(device),
+        *(precision(config) if config is not None and trains else ()),
         *keys(os.environ, keys_needed),
         clock(),
         *time_zones(),
@@ -55,9 +61,14 @@ def run_checks(config: Config | None = None) -> list[Finding]:
 
 def needed_keys(config: Config) -> tuple[str, ...]:
     """Return the variables without which this configuration cannot ingest: none for files and for the simulator."""
-    if config.ingest.path or config.kis.environment == "simulator":
+    if not asks_a_broker(config) or config.kis.environment == "simulator":
         return ()
     return config.kis.variables()[:2]
+
+
+def asks_a_broker(config: Config) -> bool:
+    """Say whether ingest asks a server that this program does not start itself."""
+    return not config.ingest.path and not config.kis.embedded
 
 
 def keys(environment: Mapping[str, str], needed: tuple[str, ...]) -> Iterator[Finding]:

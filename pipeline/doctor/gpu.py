@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .finding import Finding, Status
-from .packages import installed, requirements
+from .packages import ROOT, installed, requirements
 
 Device = Literal["auto", "cpu", "gpu"]
 PROBE_S = 120.0  # importing cudf on a cold disk takes its time
 PROBE = """
 import json
+import sys
 out = {"gpus": []}
 def ask(name, question):
     try:
         out[name] = question()
-    except Exception as error:
+    except Exception as error:  # drivers and CUDA libraries raise anything; all of it is the answer to the question
         out[name + "_error"] = f"{type(error).__name__}: {error}"[:300]
 def driver():
     import pynvml as n
@@ -33,6 +34,10 @@ def driver():
     out["gpus"] = [{"name": n.nvmlDeviceGetName(h), "gb": n.nvmlDeviceGetMemoryInfo(h).total / 1e9} for h in handles]
     out["cuda_driver"] = n.nvmlSystemGetCudaDriverVersion_v2()
     return n.nvmlSystemGetDriverVersion()
+def visible():
+    sys.path.insert(0, sys.argv[1])
+    from pipeline.cluster import gpu_count
+    return gpu_count()
 def torch():
     import torch
     return {"version": torch.__version__, "cuda": torch.version.cuda, "available": torch.cuda.is_available()}
@@ -46,7 +51,7 @@ def dask_cuda():
     import dask_cuda
     return {"version": dask_cuda.__version__}
 ask("driver", driver)
-for question in (torch, cupy, cudf, dask_cuda) if out["gpus"] else ():
+for question in (visible, torch, cupy, cudf, dask_cuda) if out["gpus"] else ():
     ask(question.__name__, question)
 print(json.dumps(out))
 """
@@ -61,7 +66,7 @@ def gpus(device: Device) -> list[Finding]:
         return judge_gpu({}, device)
     try:
         done = subprocess.run(
-            [sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=PROBE_S, check=True
+            [sys.executable, "-c", PROBE, str(ROOT)], capture_output=True, text=True, timeout=PROBE_S, check=True
         )
         report: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
@@ -97,10 +102,14 @@ def judge_gpu(report: Mapping[str, Any], device: Device) -> list[Finding]:
             f"{len(found)}: {names}; driver {report.get('driver')}, CUDA up to {cuda // 1000}.{cuda % 1000 // 10}",
         )
     ]
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        out.append(
-            Finding("gpu visible", bad, "CUDA_VISIBLE_DEVICES hides all GPUs", "unset it, or name a GPU such as 0")
-        )
+    visible = report.get("visible", len(found))  # as the pipeline counts them; without its packages that is not asked
+    if visible != len(found):
+        text = f"{visible} of {len(found)}: CUDA_VISIBLE_DEVICES is '{os.environ.get('CUDA_VISIBLE_DEVICES', '')}'"
+        if visible:
+            out.append(Finding("gpu visible", "ok", text))
+        else:
+            remedy = "unset it or name a GPU such as 0; set cluster.device=cpu to go on without"
+            return [*out, Finding("gpu visible", bad, f"{text}; the CPU is used" if device == "auto" else text, remedy)]
     for name in ("torch", "cupy", "cudf", "dask_cuda"):
         out.append(_judge_library(name, report, cuda, bad))
     return [

@@ -133,10 +133,10 @@ class KisClient:
             reply = await self._once("GET", f"{self._master}/{name}", "master")
             if reply.status == 200 and reply.content.startswith(b"PK"):
                 return reply.content
-            verdict, code, text = "again", "network", reply.fault
+            verdict: Verdict = "error" if 400 <= reply.status < 500 else "again"
+            code, text = "network", reply.fault
             if reply.status:
-                final = 400 <= reply.status < 500
-                verdict, code, text = "error" if final else "again", "status", f"HTTP {reply.status}, not a zip file"
+                code, text = "status", f"HTTP {reply.status}, not a zip file"
             failed = await self._pause_or_raise(verdict, code, text, f"the symbol master {self._master}/{name}", failed)
 
     async def _issue(self) -> Token:

@@ -85,6 +85,8 @@ def judge(status: int, content: bytes, mask: Mask) -> tuple[Verdict, str, str, d
     KIS sends gateway errors with status 500 and JSON, refusals of /oauth2/* with 403 and other field names, business
     errors with 200, and pages of HTML with any 5xx during maintenance.
     """
+    if 300 <= status < 400:
+        return "error", "status", f"HTTP {status}, which sends elsewhere", {}
     try:
         body = orjson.loads(content)
     except orjson.JSONDecodeError:

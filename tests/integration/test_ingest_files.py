@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from pipeline import krx, request
 from pipeline.importers import FilesError
-from pipeline.request import RequestError
+from pipeline.request import IngestSection, RequestError
 from storage.lake import Lake
 
 from .kis_server import Stage
@@ -65,9 +66,39 @@ def test_changed_files_are_another_source_and_another_key(tmp_path: Path) -> Non
     assert second.sections()[1].keyed() != key
     assert second.run()["content"] != content
     assert second.receipt.source != source and second.receipt.rows == {"1d": 5}
-    key = second.sections()[1].keyed()
-    moved = path.rename(tmp_path / "elsewhere")
-    assert stage(tmp_path, moved).sections()[1].keyed() == key, "the place is not the content"
+    key, content = second.sections()[1].keyed(), second.run()["content"]
+    moved = stage(tmp_path, path.rename(tmp_path / "elsewhere"))
+    assert moved.sections()[1].keyed() == key and moved.run()["content"] == content, "the place is not the content"
+
+
+def test_only_what_files_are_asked_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = files(tmp_path / "prices")
+
+    def key(**ingest: object) -> dict[str, object]:
+        return IngestSection.model_validate({"path": str(path)} | ingest).keyed()
+
+    one = key()
+    for broker in ({"count": 7}, {"order": "market_cap"}, {"years": 9}, {"daily": False}, {"minute_symbols": 3}):
+        assert key(**broker) == one
+        assert IngestSection.model_validate(broker).keyed() != IngestSection().keyed()
+    for own in ({"symbols": ["005930"]}, {"start": "2024-03-05"}, {"end": "2024-03-06"}, {"source": "mine"}):
+        assert key(**own) != one
+    assert key(files={"market": "other"}) != one
+    today = krx.last_closed_session(datetime.now(UTC))
+    assert key(end=today) == one
+    saved = IngestSection.model_validate({"path": str(path), "end": today}).model_dump(mode="json")
+    monkeypatch.setattr(request, "_yesterday_or_today", lambda: today + timedelta(days=1))
+    assert key(end=today + timedelta(days=1)) == one, "tomorrow's `today`, the same files"
+    assert IngestSection.model_validate(saved).keyed() == one, "a saved configuration, read tomorrow"
+
+
+def test_files_without_an_end_are_read_to_their_last_bar(tmp_path: Path) -> None:
+    tomorrow = (datetime.now(UTC) + timedelta(days=2)).date()
+    path = files(tmp_path / "prices", A000660=["2024-03-04,100,110,95,105,1000", f"{tomorrow},1,1,1,1,1"])
+    today = krx.last_closed_session(datetime.now(UTC))
+    one = stage(tmp_path, path, end=today, files={"market": "other"})
+    one.run()
+    assert one.receipt.end == tomorrow
 
 
 def test_two_origins_are_not_joined_under_one_name(tmp_path: Path) -> None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
-from collections.abc import Awaitable, Callable
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import pytest
 
@@ -18,12 +23,14 @@ from pipeline.kis.history import stock_info
 from pipeline.kis.layouts import DAILY, HOLIDAYS, MINUTES_PAST, STOCK_INFO
 from pipeline.kis.master import FILES, parse_master, unzip_master
 from pipeline.kis.section import KisSection
+from pipeline.kis.token import CredentialsError
 from pipeline.kis.wire import parse_daily
 from storage.emit import silent
 
 from .kis_server import server
 
 T = TypeVar("T")
+KEY, SECRET, ACCOUNT, TOKEN = "PS/echo+key=".ljust(36, "k"), "s/e+c=" * 30, "12345678-01", "eyJ.token/+.echoed"
 DAY = {
     "FID_COND_MRKT_DIV_CODE": "J",
     "FID_INPUT_ISCD": "059250",
@@ -173,3 +180,125 @@ def test_answers_that_come_too_late_are_asked_for_again(tmp_path: Path) -> None:
 
     with server("--symbols", 20, "--quota", 0, "--faults", path) as url:
         assert using(url, tmp_path, ask, timeout_s=0.8, retries=20) > 0
+
+
+@contextmanager
+def answering(answer: Callable[[BaseHTTPRequestHandler, str], None]) -> Iterator[str]:
+    """Run a server that hands each request, its headers and body as text, to `answer`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0))).decode()
+            answer(self, "".join(f"{name}: {value} " for name, value in self.headers.items()) + body)
+
+        do_POST = do_GET
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Stay silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
+        threading.Thread(target=found.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"http://127.0.0.1:{found.server_port}"
+        found.shutdown()
+
+
+def reply(handler: BaseHTTPRequestHandler, status: int, body: dict[str, Any], **headers: str) -> None:
+    content = json.dumps(body).encode()
+    handler.send_response(status)
+    for name, value in headers.items():
+        handler.send_header(name, value)
+    handler.send_header("Content-Length", str(len(content)))
+    handler.end_headers()
+    handler.wfile.write(content)
+
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("APP_KEY", KEY), ("APP_SECRET", SECRET), ("ACCOUNT_NUMBER", ACCOUNT)):
+        monkeypatch.setenv(f"LIVE_KIS_{name}", value)
+
+
+def echo(place: str) -> Callable[[BaseHTTPRequestHandler, str], None]:
+    """Make an answer that refuses at `place` and repeats there everything it was sent, and the account."""
+
+    def answer(handler: BaseHTTPRequestHandler, sent: str) -> None:
+        text = f"{sent} {quote(sent, safe='')} {ACCOUNT} {ACCOUNT.replace('-', '')}"
+        if handler.path == "/oauth2/tokenP" and place.startswith("quote"):
+            reply(handler, 200, {"access_token": TOKEN, "expires_in": 86400})
+        elif place == "token":
+            reply(handler, 403, {"error_code": "EGW00103", "error_description": text})
+        elif place == "token code":
+            reply(handler, 403, {"error_code": text, "error_description": "x"})
+        elif place == "quote again":
+            reply(handler, 500, {"rt_cd": "1", "msg_cd": "EGW00002", "msg1": text})
+        elif place == "quote":
+            reply(handler, 200, {"rt_cd": "1", "msg_cd": "OPSQ2001", "msg1": text})
+        else:  # no HTTP at all: what the library says of it repeats the line
+            handler.wfile.write(f"HTTP/1.1 2x0 {text}\r\n\r\n".encode())
+            handler.close_connection = True
+
+    return answer
+
+
+@pytest.mark.parametrize("place", ["token", "token code", "quote", "quote again", "quote broken"])
+def test_a_server_that_echoes_leaks_nothing(tmp_path: Path, keys: None, place: str) -> None:
+    said: list[str] = []
+
+    async def ask(kis: KisClient) -> None:
+        await kis.ask(DAILY, DAY)
+
+    def emit(kind: str, /, **fields: object) -> None:
+        said.append(str(fields))
+
+    with answering(echo(place)) as url, pytest.raises(KisError) as caught:
+        using(url, tmp_path, ask, emit=emit, environment="live", retries=client_module.SPEAK_AFTER)
+    shown = "".join([*said, str(caught.value), repr(caught.value), *traceback.format_exception(caught.value)])
+    assert "***" in shown
+    assert ("still trying" in shown) == (place in ("quote again", "quote broken"))
+    for secret in (KEY, SECRET, TOKEN, ACCOUNT, "12345678"):
+        assert secret not in shown and quote(secret, safe="") not in shown
+
+
+def test_keys_follow_no_redirect(tmp_path: Path, keys: None) -> None:
+    came: list[str] = []
+
+    async def ask(kis: KisClient) -> None:
+        await kis.ask(DAILY, DAY)
+
+    def note(handler: BaseHTTPRequestHandler, sent: str) -> None:
+        came.append(sent)
+        reply(handler, 200, {"access_token": TOKEN, "expires_in": 86400})
+
+    with answering(note) as elsewhere:
+
+        def away(handler: BaseHTTPRequestHandler, sent: str) -> None:
+            reply(handler, 307, {}, Location=elsewhere + handler.path)
+
+        with answering(away) as url, pytest.raises(KisError, match="HTTP 307"):
+            using(url, tmp_path, ask, environment="live", retries=1)
+    assert came == []
+
+
+@pytest.mark.parametrize(
+    "token", [{}, {"expires_in": 1}, {"access_token": TOKEN}, {"access_token": "a\nb", "expires_in": 9}]
+)
+def test_a_token_that_cannot_be_one_is_said(tmp_path: Path, keys: None, token: dict[str, Any]) -> None:
+    async def ask(kis: KisClient) -> None:
+        await kis.ask(DAILY, DAY)
+
+    def answer(handler: BaseHTTPRequestHandler, sent: str) -> None:
+        reply(handler, 200, {"x": 1} | token)
+
+    with answering(answer) as url, pytest.raises(KisError, match="without a usable access_token"):
+        using(url, tmp_path, ask, environment="live")
+
+
+@pytest.mark.parametrize("limited", [0, 5])
+def test_a_folder_of_tokens_that_cannot_be_made_is_named(tmp_path: Path, keys: None, limited: int) -> None:
+    (tmp_path / "home").write_text("a file, as good as a folder that is read-only")
+
+    async def ask(kis: KisClient) -> None:
+        await kis.ask(DAILY, DAY)
+
+    with pytest.raises(CredentialsError, match=r"home/kis; set --kis\.token_folder"):
+        using("http://127.0.0.1:9", tmp_path / "home" / "kis", ask, environment="live", calls_per_second=limited)

@@ -16,7 +16,8 @@ import pytest
 
 from pipeline.cluster import Cluster, ClusterSection
 from pipeline.job import Job
-from pipeline.learn import predict, train
+from pipeline.learn.predict import predict
+from pipeline.learn.train import train
 from storage.emit import silent
 from tests.feature_blocks import Recorder, write_blocks
 from training.data import DataError
@@ -109,7 +110,7 @@ import sys
 from pathlib import Path
 from pipeline.cluster import Cluster, ClusterSection
 from pipeline.job import Job
-from pipeline.learn import train
+from pipeline.learn.train import train
 from training.section import TrainSection
 from training.splits import SplitSection
 

@@ -23,7 +23,8 @@ from optuna.trial import TrialState
 
 from pipeline.cluster import Cluster, ClusterSection
 from pipeline.job import Job
-from pipeline.learn import train, tune
+from pipeline.learn.train import train
+from pipeline.learn.tune import tune
 from storage.emit import silent
 from storage.studies import StudyAddress, open_storage
 from tests.feature_blocks import Recorder, write_blocks

@@ -18,10 +18,11 @@ from distributed import get_task_stream
 from pipeline.backtest import BacktestError, BacktestSection
 from pipeline.backtest.engine import run
 from pipeline.backtest.kernel import simulate
-from pipeline.backtest.portfolio import decisions, resolved_mode
+from pipeline.backtest.portfolio import decisions, resolved_mode, sleeves
 from pipeline.backtest.stage import backtest
 from pipeline.cluster import Cluster, ClusterSection
 from pipeline.job import Job
+from pipeline.receipt import Receipt
 from storage.emit import silent
 from storage.store import read_json
 from tests.stage_directories import World, write_predictions
@@ -333,6 +334,39 @@ def test_threshold_is_fitted_on_validation_and_sees_nothing_later(tmp_path: Path
     assert up.metrics["metrics"]["sessions"] == 10
 
 
+def test_sleeves_count_symbols_known_so_far_and_nobody_from_later(tmp_path: Path) -> None:
+    """C has its first score in session 3: before, equity is cut in two, whatever comes later."""
+    close = np.full((6, 3), 1000.0)
+    scores = np.array([[1, 1, NAN]] * 3 + [[1, 1, 1]] * 3)
+    whole = traded(tmp_path / "whole", World(["A", "B", "C"], close), scores, mode="time_series")
+    assert whole.column("gross_exposure")[1:4] == [1.0, 1.0, 1.0]
+    assert [row["symbol"] for row in whole.trades if row["left"] == 333] == ["A", "B", "C"]
+    for t in (2, 4):
+        cut = traded(tmp_path / str(t), World(["A", "B", "C"], close[:t]), scores[:t], mode="time_series")
+        assert cut.equity == whole.equity[:t]
+
+
+def test_sleeves_and_mode_know_the_symbols_of_validation(tmp_path: Path) -> None:
+    world = World(["A", "B"], [[1000, 1000]] * 4)
+    scores = [[1, 1], [1, 1], [2, NAN], [2, NAN]]
+    result = traded(tmp_path, world, scores, ["valid", "valid", "test", "test"], mode="time_series")
+    assert result.metrics["threshold"]["value"] == 1.0  # too few scores: their median
+    assert result.column("gross_exposure") == [0.0, 0.5], "B keeps its sleeve"
+    assert sleeves(np.array([[1, NAN], [NAN, NAN]]), np.array([False, True])).tolist() == [2, 2]
+    assert sleeves(np.array([[NAN, NAN], [NAN, 1]]), np.array([False, False])).tolist() == [1, 1]
+
+
+def test_a_halt_in_closes_with_volume_is_not_traded(tmp_path: Path) -> None:
+    world = World(["A"], [[1000], [1000], [1100]], volume=[[9e9], [0], [9e9]])
+    ingest = world.write(tmp_path)
+    receipt = Receipt.load(ingest)
+    receipt.model_copy(update={"close_only": True}).save(ingest)
+    predict = write_predictions(tmp_path / "predict", world, {"lstm": [[1], [NAN], [NAN]]}, ["test"] * 3)
+    (out := tmp_path / "out").mkdir()
+    result = Result(out, run(str(ingest), str(predict), str(out), BacktestSection.model_validate(EXACT)))
+    assert result.did(world) == [(2, "A", "buy", 909, 1100.0)]
+
+
 def test_without_validation_scores_the_threshold_is_zero_and_says_so(tmp_path: Path) -> None:
     world = World(["A", "B"], [[1000, 1000]] * 3)
     result = traded(tmp_path, world, [[0.1, -0.1], [0.1, -0.1], [0.1, -0.1]], mode="time_series")
@@ -458,8 +492,10 @@ def test_every_rule_names_tests_that_exist(root: Path) -> None:
         "U": "tests/unit/test_backtest.py",
         "P": "tests/property/test_backtest_property.py",
         "M": "tests/unit/test_backtest_metrics.py",
+        "F": "tests/unit/test_features.py",
+        "T": "tests/unit/test_tradable.py",
     }
-    named = re.findall(r"`([UPM])::(\w+)`", (root / "docs" / "order-semantics.md").read_text(encoding="utf-8"))
+    named = re.findall(r"`([UPMFT])::(\w+)`", (root / "docs" / "order-semantics.md").read_text(encoding="utf-8"))
     assert len(named) > 30
     there = {key: set(re.findall(r"^def (test_\w+)", (root / path).read_text(), re.M)) for key, path in files.items()}
     assert not [f"{key}::{name}" for key, name in named if name not in there[key]]

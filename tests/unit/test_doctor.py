@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import doctor
+from pipeline.config import Config, load
 from pipeline.doctor import gpu, machine, packages
 from pipeline.doctor.finding import Finding
 
@@ -158,12 +159,53 @@ def test_no_gpu_is_a_fault_only_where_one_is_asked_for() -> None:
 
 
 def test_hidden_gpus_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert _judged("gpu")["gpu visible"].status == "fail"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    found = _judged("gpu", visible=0, torch={"version": "2.13.0", "cuda": "13.0", "available": False})
+    assert found["gpu visible"].status == "fail" and "is '7'" in found["gpu visible"].text
+    assert list(found) == ["gpu", "gpu visible"], "a library that sees nothing then is no second fault"
+    assert _judged("auto", visible=0)["gpu visible"].status == "warn"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    two = _judged("gpu", visible=1, gpus=[*GPU["gpus"]] * 2)  # type: ignore[misc]
+    assert two["gpu visible"].status == "ok" and two["gpu visible"].text.startswith("1 of 2")
+    assert "gpu visible" not in _judged("gpu", visible=1)
+
+
+def _configured(*words: str) -> Config:
+    return load(list(words), "test", "")[0]
+
+
+def test_a_precision_that_the_device_does_not_have_is_a_fault() -> None:
+    fp16 = ("--cluster.device", "cpu", "--train.mixed_precision", "fp16")
+    drawn = ("--cluster.device", "cpu", "--search.space", '{"mixed_precision":{"choices":["off","fp16"]}}')
+
+    def status(*words: str, trains: bool = True) -> str:
+        return {f.name: f.status for f in doctor.run_checks(_configured(*words), trains=trains)}.get(
+            "precision", "none"
+        )
+
+    assert status(*fp16) == "fail" and status(*fp16, trains=False) == "none"
+    assert status("--cluster.device", "cpu") == "ok"
+    assert status(*drawn, "--run.tune", "true") == "fail" and status(*drawn) == "ok"
+
+
+def test_the_folder_of_tokens_is_tried_where_a_server_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("x")
+    folder = ("--cluster.device", "cpu", "--kis.token_folder", str(tmp_path / "file" / "kis"))
+
+    def found(*words: str) -> Finding | None:
+        findings = {f.name: f for f in doctor.run_checks(_configured(*folder, *words))}
+        return findings.get("folder kis.token_folder")
+
+    live = found("--kis.environment", "live")
+    assert live is not None and live.status == "fail" and "--kis.token_folder DIR" in live.what_to_do
+    assert found("--kis.environment", "simulator") is None
+    assert found("--kis.environment", "live", "--ingest.path", str(tmp_path)) is None
 
 
 def test_probe_answers_without_a_gpu_and_leaves_this_process_alone() -> None:
-    done = subprocess.run([sys.executable, "-c", gpu.PROBE], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", gpu.PROBE, str(packages.ROOT)], capture_output=True, text=True, timeout=120, check=True
+    )
     assert '"gpus": [' in done.stdout
     assert "cupy" not in sys.modules and "cudf" not in sys.modules
 

@@ -22,6 +22,7 @@ import pytest
 from distributed import Client, LocalCluster
 from pydantic import ValidationError
 
+from pipeline import krx
 from pipeline.actions import adjust
 from pipeline.cluster import gpu_count
 from pipeline.features import FeatureError, FeatureSection, Order, block_of, feature_set, features
@@ -111,9 +112,8 @@ def test_blocks_hold_what_compute_gives(made: tuple[dict[str, Any], Path]) -> No
     for h in (1, 5):
         one = raw[raw["symbol"] == NAMES[3]]
         ts = one["ts"].astype("int64").to_numpy()
-        value, end = forward_returns(
-            {n: one[n].to_numpy() for n in ("open", "close")}, ts, h, delisted=False, locked=[False] * len(one)
-        )
+        opened, close = one["open"].to_numpy(), one["close"].to_numpy()
+        value, end = forward_returns({"buy": opened, "sell": opened, "close": close}, ts, h, delisted=False)
         mine = found[found["symbol"] == NAMES[3]]
         np.testing.assert_array_equal(mine[f"y_{h}"], value.astype(np.float32))
         assert mine[f"y_{h}_end"].isna().tolist() == np.isnan(end).tolist()
@@ -312,6 +312,91 @@ def test_closes_only_choose_their_set(market: Path, cluster: Threads, tmp_path: 
     np.testing.assert_allclose(one["y_1"].iloc[0], one["close"].iloc[2] / one["close"].iloc[1] - 1, rtol=1e-6)
     with pytest.raises(FeatureError, match=r"closes only.*natr_14"):
         stage(tmp_path, cluster, FeatureSection(set="basic"), out="wrong")
+
+
+def block(folder: Path, table: pa.Table, section: FeatureSection | None = None, *, close_only: bool = False) -> Any:
+    """Return the block of one small market as a frame."""
+    receipt = ingested(folder, table).model_copy(update={"close_only": close_only})
+    section = section or FeatureSection()
+    order = Order(folder / "x", folder / "ingest", "pandas", section, LABELS)
+    found, _ = block_of(receipt.bars("1d").to_pandas(), receipt, section.columns(close_only=close_only), order)
+    return found.to_pandas()
+
+
+HALT = slice(70, 76)
+
+
+def halted(table: pa.Table, *, volume: float = 0.0) -> Any:
+    """Return the bars as a frame with a halt written as a repeated close without volume."""
+    frame = table.to_pandas()
+    frame.loc[70:75, ["open", "high", "low", "close"]] = frame["close"].iloc[69]
+    frame.loc[70:75, ["volume", "turnover"]] = volume
+    return frame
+
+
+def test_a_halt_written_as_flat_bars_is_no_bar(tmp_path: Path) -> None:
+    """The same columns and targets as with the other way of writing a halt: no open, high and low."""
+    flat = halted(bars(NAMES[:1], 150))
+    empty = flat.copy()
+    empty.loc[70:75, ["open", "high", "low"]] = np.nan
+    one, two = (
+        block(tmp_path / name, pa.Table.from_pandas(frame, preserve_index=False))
+        for name, frame in (("flat", flat), ("empty", empty))
+    )
+    assert one.equals(two)
+    names = [c.name for c in FeatureSection().columns(close_only=False)]
+    assert one[names].iloc[HALT].isna().all(axis=None) and one["close"].iloc[HALT].notna().all()
+    assert one["y_1"].iloc[69:75].isna().all() and one["y_1"].notna().iloc[75], "nobody bought during the halt"
+    assert one["y_5_end"].iloc[66] == one["ts"].iloc[76], "the exit waits for the end of the halt"
+
+
+@pytest.mark.parametrize("close_only", [False, True])
+def test_columns_of_closes_leave_halts_out_too(tmp_path: Path, close_only: bool) -> None:
+    section = FeatureSection(set="close", dtype="float64")
+    frame = halted(bars(NAMES[:1], 150))
+    found = block(tmp_path, pa.Table.from_pandas(frame, preserve_index=False), section, close_only=close_only)
+    left = frame.drop(index=range(70, 76)).reset_index(drop=True)
+    expected = compute(left, feature_set("close"), dtype=np.float64)
+    kept = found.drop(index=range(70, 76))[list(expected.columns)].reset_index(drop=True)
+    np.testing.assert_array_equal(kept, expected)
+    assert found[list(expected.columns)].iloc[HALT].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("everywhere", [0.0, np.nan])
+def test_a_source_without_volume_has_no_halts_to_tell(tmp_path: Path, everywhere: float) -> None:
+    frame = halted(bars(NAMES[:1], 150))
+    frame["volume"] = everywhere
+    found = block(tmp_path, pa.Table.from_pandas(frame, preserve_index=False), FeatureSection(set="close"))
+    assert found["y_1"].iloc[69:75].notna().all()
+    assert found["roc_5"].iloc[HALT].notna().all()
+
+
+def at_limits(frame: Any, rows: range, side: int) -> None:
+    """Let these rows open and close at their upper (1) or lower (0) limit, and leave it in between."""
+    for row in rows:
+        day = frame["ts"].iloc[row].to_datetime64()
+        price = float(krx.limits(frame["close"].iloc[row - 1], day)[side])
+        frame.loc[row, ["open", "high", "low", "close"]] = price
+        frame.loc[row, "low" if side else "high"] = price * (0.99 if side else 1.01)
+
+
+@pytest.mark.parametrize("close_only", [False, True])
+def test_nobody_buys_in_a_run_of_upper_limits(tmp_path: Path, close_only: bool) -> None:
+    frame = bars(NAMES[:1], 130).to_pandas()
+    at_limits(frame, range(100, 103), 1)
+    found = block(tmp_path, pa.Table.from_pandas(frame, preserve_index=False), close_only=close_only)
+    assert found["y_1"].isna().to_numpy().nonzero()[0].tolist() == [99, 100, 101, 128, 129]
+
+
+@pytest.mark.parametrize("close_only", [False, True])
+def test_nobody_sells_in_a_run_of_lower_limits(tmp_path: Path, close_only: bool) -> None:
+    frame = bars(NAMES[:1], 130).to_pandas()
+    at_limits(frame, range(100, 103), 0)
+    found = block(tmp_path, pa.Table.from_pandas(frame, preserve_index=False), close_only=close_only)
+    price = frame["close" if close_only else "open"]
+    for row in (98, 99, 100, 101):
+        assert found["y_1_end"].iloc[row] == found["ts"].iloc[103]
+        np.testing.assert_allclose(found["y_1"].iloc[row], price[103] / price[row + 1] - 1, rtol=1e-6)
 
 
 def test_extra_columns_and_float64(market: Path, cluster: Threads) -> None:

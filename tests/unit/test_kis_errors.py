@@ -1,11 +1,15 @@
 """Every kind of answer that the broker is known to give has one meaning."""
 
+from collections.abc import Callable
+from urllib.parse import quote, quote_plus
+
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from pipeline.kis.errors import KisError, advice, judge
+from pipeline.kis.errors import KisError, Mask, advice, judge
 from pipeline.kis.layouts import MESSAGES
 from pipeline.kis.section import KisSection, SimulatorSection
 
@@ -41,10 +45,11 @@ def envelope(code: str, rt_cd: str = "1") -> bytes:
         (503, b'{"message":"x"}', "again"),
         (404, b"Not Found", "error"),
         (429, b"", "again"),
+        (307, b"{}", "error"),
     ],
 )
 def test_verdicts(status: int, content: bytes, verdict: str) -> None:
-    found, code, _, body = judge(status, content)
+    found, code, _, body = judge(status, content, Mask())
     assert found == verdict
     assert bool(body) == (verdict == "page")
     assert code or found == "page"
@@ -52,13 +57,13 @@ def test_verdicts(status: int, content: bytes, verdict: str) -> None:
 
 @given(status=st.integers(200, 599), content=st.one_of(st.binary(max_size=60), st.text(max_size=30).map(str.encode)))
 def test_any_bytes_have_a_verdict(status: int, content: bytes) -> None:
-    assert judge(status, content)[0] in ("page", "again", "slower", "token", "wait", "error")
+    assert judge(status, content, Mask())[0] in ("page", "again", "slower", "token", "wait", "error")
 
 
 def test_every_known_code_has_one_meaning() -> None:
     for code, (rt_cd, status, text) in MESSAGES.items():
         body = orjson.dumps({"rt_cd": rt_cd, "msg_cd": code, "msg1": text})
-        assert judge(status, body)[0] in ("page", "slower", "token", "wait", "again", "error")
+        assert judge(status, body, Mask())[0] in ("page", "slower", "token", "wait", "again", "error")
 
 
 def test_advice_names_the_variable_and_the_error_says_everything() -> None:
@@ -91,3 +96,47 @@ def test_what_a_key_holds() -> None:
     live = KisSection(environment="live")
     assert live.keyed() == KisSection(environment="live", simulator=SimulatorSection(seed=8)).keyed()
     assert "code" in one.keyed()["simulator"]
+
+
+SECRETS = ("PS/a+b=c" * 4, "s/e+c=" * 30, "12345678-01", "a.b.c")
+
+
+@given(
+    secret=st.sampled_from(SECRETS),
+    spell=st.sampled_from([str, quote, quote_plus, lambda t: quote(t, safe=""), lambda t: orjson.dumps(t).decode()]),
+    before=st.text(max_size=9),
+    after=st.text(max_size=9),
+    field=st.sampled_from(["error_code", "error_description", "msg_cd", "msg1"]),
+    status=st.sampled_from([200, 403, 500]),
+)
+def test_no_secret_gets_through(
+    secret: str, spell: Callable[[str], str], before: str, after: str, field: str, status: int
+) -> None:
+    body = orjson.dumps({"rt_cd": "1", field: before + spell(secret) + after})
+    _, code, text, _ = judge(status, body, Mask(*SECRETS, ""))
+    assert secret not in code + text and spell(secret) not in code + text
+    assert "***" in code + text
+
+
+def test_an_account_is_known_without_its_dash_and_other_words_stay() -> None:
+    mask = Mask("12345678-01", "")
+    assert mask("1234567801 12345678 12345678-01") == "*** *** ***"
+    assert mask("87654321, check the app key") == "87654321, check the app key"
+    mask.add("check")
+    assert mask("check it") == "*** it"
+
+
+@pytest.mark.parametrize("name", ["rest_url", "master_url"])
+@pytest.mark.parametrize("environment", ["live", "paper"])
+def test_real_keys_and_symbols_take_no_open_wire(name: str, environment: str) -> None:
+    for url in (
+        "http://kis.example:80",
+        "http://localhost@kis.example/x",
+        "http://10.0.0.1:9",
+        "http://127.0.0.1.example",
+    ):
+        with pytest.raises(ValidationError, match="expected https:// for another host"):
+            KisSection.model_validate({"environment": environment, name: url})
+        assert KisSection.model_validate({"environment": "simulator", name: url})
+    for url in ("http://127.0.0.1:9", "http://localhost:9/a", "http://[::1]:9", "https://kis.example", ""):
+        assert getattr(KisSection.model_validate({"environment": environment, name: url}), name) == url

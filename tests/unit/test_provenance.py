@@ -63,7 +63,7 @@ def test_the_real_stages_see_what_they_use() -> None:
     assert any(p.startswith("pipeline/recurrence") for p in closure)
     assert not any(p.startswith("training/") for p in closure)
     assert "pipeline/stages.py" not in closure
-    learning = {str(p.relative_to(provenance.ROOT)) for p in provenance._closure("pipeline.learn")}
+    learning = {str(p.relative_to(provenance.ROOT)) for p in provenance._closure("pipeline.learn.train")}
     assert "training/trainer.py" in learning
     assert not any(p.startswith("pipeline/indicators/") for p in learning)
 

@@ -11,6 +11,7 @@ import optuna
 import pytest
 from pydantic import ValidationError
 
+from pipeline.config import ConfigError, load
 from storage.studies import StudyAddress, StudyStorageError, _without_secret, open_storage
 from training.search.study import make_pruner, make_sampler, seed_of, suggest
 from training.section import Range, SearchSection, TrainSection
@@ -23,11 +24,23 @@ from training.section import Range, SearchSection, TrainSection
         ({"seed": Range(low=0, high=9)}, "got 'seed'"),
         ({"learning_rate": Range(low=0.1, high=5.0)}, "within the bounds of train.learning_rate, got 5"),
         ({"target_kind": Range(choices=("rank", "banana"))}, "got banana"),
+        ({"foo": Range(low=1, high=2)}, "got 'foo'"),
+        ({"hidden_size": Range(low=1.5, high=8)}, "whole numbers for hidden_size, got 1.5, 8"),
+        ({"hidden_size": Range(low=8, high=16, step=0.5)}, "whole numbers for hidden_size, got 8, 16, 0.5"),
+        ({"hidden_size": Range(choices=(8, 8.5))}, "within the bounds of train.hidden_size, got 8.5"),
+        ({"shuffle_labels": Range(low=0, high=1)}, "choices for shuffle_labels, which is no number"),
+        ({"mixed_precision": Range(choices=("off", "auto"))}, "got auto"),
     ],
 )
 def test_a_space_that_does_not_fit_training_is_refused(space: dict[str, Range], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        SearchSection(space=space).check(TrainSection())
+    with pytest.raises(ValidationError, match=message):
+        SearchSection(space=space)
+
+
+def test_a_space_is_read_before_anything_runs() -> None:
+    words = ["--run.tune", "true", "--search.space", '{"foo":{"low":1,"high":2}}']
+    with pytest.raises(ConfigError, match=r"search\.space: .*other than seed, threads, models, got 'foo'"):
+        load(words, "test", "")
 
 
 @pytest.mark.parametrize(
@@ -38,6 +51,7 @@ def test_a_space_that_does_not_fit_training_is_refused(space: dict[str, Range], 
         {"low": 2.0, "high": 1.0},
         {"low": 0.0, "high": 1.0, "log": True},
         {"low": 1.0, "high": 2.0, "choices": (1, 2)},
+        {"low": 1.0, "high": float("inf")},
     ],
 )
 def test_a_range_is_choices_or_two_ends(values: dict[str, object]) -> None:
@@ -47,7 +61,6 @@ def test_a_range_is_choices_or_two_ends(values: dict[str, object]) -> None:
 
 def test_the_default_space_fits_and_can_be_drawn() -> None:
     section = SearchSection()
-    section.check(TrainSection())
     study = optuna.create_study(sampler=make_sampler(section, 0))
     trial = study.ask()
     for name, values in section.space.items():

@@ -21,6 +21,7 @@ from training.dataset import Dataset, prepare
 from training.metrics import make_sections, mean_rank_ic
 from training.model import CheckpointError, build, load, load_model, save, state_digest
 from training.model.ridge import Ridge
+from training.precision import BF16_UNITS, PrecisionError
 from training.section import ModelName, TrainSection
 from training.splits import TEST, TRAIN, SplitSection
 from training.task import train_all
@@ -322,12 +323,14 @@ def test_threads_are_set_and_restored() -> None:
 
 
 def test_precision_is_chosen_by_hardware_and_said(dataset: Dataset) -> None:
-    assert choose_precision("off", "cpu")[0] is None
-    assert choose_precision("bf16", "cpu")[0] is torch.bfloat16
-    with pytest.raises(ValueError, match=r"GPU because train\.mixed_precision is 'fp16'"):
-        choose_precision("fp16", "cpu")
-    native = any(torch.cpu.get_capabilities().get(n) for n in ("avx512_bf16", "amx_bf16"))
-    chosen, reason = choose_precision("auto", "cpu")
+    auto = TrainSection()
+    asked = {name: auto.model_copy(update={"mixed_precision": name}) for name in ("off", "bf16", "fp16")}
+    assert choose_precision(asked["off"], "cpu")[0] is None
+    assert choose_precision(asked["bf16"], "cpu")[0] is torch.bfloat16
+    with pytest.raises(PrecisionError, match=r"GPU because train\.mixed_precision is 'fp16'"):
+        choose_precision(asked["fp16"], "cpu")
+    native = any(torch.cpu.get_capabilities().get(n) for n in BF16_UNITS)
+    chosen, reason = choose_precision(auto, "cpu")
     assert (chosen is torch.bfloat16) == native
     emit = Recorder()
     fit_model(
