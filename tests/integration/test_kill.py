@@ -47,13 +47,13 @@ def killed(script: str, folder: Path, words: tuple[str, ...], stage: str, after_
     return alive
 
 
-def moments(finished: tuple[Path, job.Ran], tmp_path: Path, stage: str, count: int, seed: int) -> int:
-    """Kill `stage` at random moments, finish it, compare its content; return how many kills hit it at work."""
+def moments(finished: tuple[Path, job.Ran], tmp_path: Path, stage: str, count: int, seed: int) -> None:
+    """Kill `stage` at `count` random moments while it works, each time finish it and compare its content."""
     reference, _ = finished
     whole = job.manifests(reference)
     rng = random.Random(f"{stage}{seed}")
-    hits = 0
-    for n in range(count):
+    hits, span = 0, float(whole[stage]["seconds"])
+    for n in range(5 * count):
         folder = tmp_path / str(n)
         words = job.SMOKE
         if stage != "ingest":
@@ -62,12 +62,15 @@ def moments(finished: tuple[Path, job.Ran], tmp_path: Path, stage: str, count: i
                 shutil.copytree(Path(whole[name]["directory"]).parent, target)
             words = (*words, "--lake.path", str(reference / "data" / "lake"))
         for _ in range(2 if n % 2 else 1):  # every other time twice in a row
-            hits += killed(f"scripts/{stage}.py", folder, words, stage, rng.uniform(0, whole[stage]["seconds"]))
+            hit = killed(f"scripts/{stage}.py", folder, words, stage, rng.uniform(0, span))
+            hits, span = hits + hit, span if hit else 0.7 * span  # the reference also compiled kernels, say
         ran = job.run(f"scripts/{stage}.py", folder, *words)
         assert ran.status == 0, ran.err + ran.out[-2000:]
         assert job.manifests(folder)[stage]["content"] == whole[stage]["content"]
         shutil.rmtree(folder)
-    return hits
+        if hits >= count:
+            return
+    raise AssertionError(f"only {hits} of {count} kills came while {stage} worked: this proves nothing")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -78,5 +81,4 @@ def test_killed_once(finished: tuple[Path, job.Ran], tmp_path: Path, stage: str)
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed_at_ten_random_moments(finished: tuple[Path, job.Ran], tmp_path: Path, stage: str) -> None:
-    hits = moments(finished, tmp_path, stage, 10, seed=2)
-    assert hits >= 5, "the kills came too late to prove anything"
+    moments(finished, tmp_path, stage, 10, seed=2)
