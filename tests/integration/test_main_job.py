@@ -9,6 +9,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from distributed import LocalCluster
 
 from . import job
 
@@ -166,3 +167,21 @@ def test_a_gpu_that_is_not_there_is_said_clearly(tmp_path: Path) -> None:
     ran = job.run("run_optimized_pipeline.py", tmp_path, *job.SMOKE, "--cluster.device", "gpu")
     assert ran.status == 2
     assert "expected a GPU" in ran.err
+
+
+def test_two_workers_of_another_scheduler_give_the_same_content(finished: tuple[Path, job.Ran], tmp_path: Path) -> None:
+    reference, _ = finished
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        worker_dashboard_address="127.0.0.1:0",
+        resources={"train": 1},
+    ) as there:
+        words = ("--cluster.address", there.scheduler_address)
+        ran = job.run("run_optimized_pipeline.py", tmp_path, *job.SMOKE, *words)
+        assert ran.status == 0, ran.err + ran.out[-2000:]
+        assert len(there.workers) == 2, "the run ended a cluster that was not its own"
+    one, two = job.manifests(reference), job.manifests(tmp_path)
+    assert {s: two[s]["content"] for s in STAGES} == {s: one[s]["content"] for s in STAGES}
