@@ -1,15 +1,19 @@
-"""Ctrl-C and SIGTERM end a run the same way, also when the exception that a signal raises is lost on its way.
+"""Ctrl-C and SIGTERM end a run the same way, wherever the signal finds the program.
 
-Python raises KeyboardInterrupt wherever it happens to be; inside a garbage collector's callback, for one, it is
-printed and dropped.
-So the signal is remembered, too, and asked for between stages.
+An exception that a signal raises inside a garbage collector's callback or a finaliser is printed and dropped. There
+the signal is put
+off for a moment; it is remembered, too, and asked for between stages.
 """
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from types import FrameType, TracebackType
 from typing import Self
+
+LATER_S = 0.05
 
 
 class Interrupted(BaseException):
@@ -38,9 +42,21 @@ class Interrupts:
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         self._asked = number
+        if _dropped_in(frame):
+            threading.Timer(LATER_S, os.kill, (os.getpid(), number)).start()
+            return
         raise Interrupted(number)
 
     def check(self) -> None:
         """Raise Interrupted when a signal came since the block began."""
         if self._asked:
             raise Interrupted(self._asked)
+
+
+def _dropped_in(frame: FrameType | None) -> bool:
+    """Say whether an exception raised here would be dropped."""
+    while frame is not None:
+        if frame.f_code.co_name in ("_gc_callback", "__del__"):
+            return True
+        frame = frame.f_back
+    return False
