@@ -51,6 +51,7 @@ PARTS = (
     Part("kernels", ("cupy", "numba"), tests("tests/unit/test_indicators.py")),
     Part("training", ("torch",), tests("tests/unit/test_training_data.py", "tests/unit/test_training_trainer.py")),
     Part("pipeline", ("cudf", "dask_cuda", "torch", "cupy"), tests("tests/unit/test_features.py", "tests/integration")),
+    Part("bench", ("cudf", "dask_cuda", "torch", "cupy"), ("scripts/bench.py", "main", "--json")),
 )
 
 
