@@ -39,7 +39,6 @@ class RunLog:
     def __init__(self, directory: Path, level: str = "INFO", *, terminal: bool | None = None) -> None:
         self.directory = directory
         self.stage = ""
-        self.dashboard = ""
         self._level = logging.getLevelNamesMapping()[level]
         self._lock = threading.Lock()
         self._events = (directory / "events.jsonl").open("ab")
@@ -85,8 +84,6 @@ class RunLog:
                 event |= self._rate(now, fields)
                 if not self._due(now, fields):
                     return
-            if kind == "cluster":
-                self.dashboard = str(fields.get("dashboard", ""))
             line = orjson.dumps(event, default=str, option=orjson.OPT_SERIALIZE_NUMPY)
             self._events.write(line + b"\n")
             self._events.flush()
