@@ -1,8 +1,7 @@
 """Device -> Dask client: a LocalCluster, a LocalCUDACluster or an existing scheduler, started when first needed.
 
 GPUs are counted by NVML in the moment of asking: touching CUDA in this process before the cluster starts breaks
-Dask-CUDA. The client
-process never holds a CUDA context.
+Dask-CUDA. The client process never holds a CUDA context.
 """
 
 from __future__ import annotations

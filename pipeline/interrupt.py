@@ -1,8 +1,7 @@
 """Ctrl-C and SIGTERM end a run the same way, wherever the signal finds the program.
 
-An exception that a signal raises inside a garbage collector's callback or a finaliser is printed and dropped. There
-the signal is put
-off for a moment; it is remembered, too, and asked for between stages.
+An exception that a signal raises inside a garbage collector's callback or a finaliser is printed and dropped. There the
+signal is put off for a moment; it is remembered, too, and asked for between stages.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """The table of contents of the project: which stages there are, what each reads, and how a list of them is run.
 
 A stage's key is made of its name, its sections without fields that change no result, the content of its inputs, the
-device class,
-the digest of its own code and the versions of the numeric packages. Equal key: equal result, so the finished
-directory is reused.
+device class, the digest of its own code and the versions of the numeric packages. Equal key: equal result, so the
+finished directory is reused.
 """
 
 from __future__ import annotations

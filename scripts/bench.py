@@ -1,8 +1,7 @@
 """Run a benchmark: `python scripts/bench.py NAME --json` prints one JSON line a measure, without --json a table.
 
 A benchmark is a module tests/bench/NAME.py with `run() -> Iterator[Measure]`. Names, definitions and targets of all
-measures stand in
-docs/benchmarks/targets.json; a measure that the module does not give makes the command fail.
+measures stand in docs/benchmarks/targets.json; a measure that the module does not give makes the command fail.
 """
 
 import argparse

@@ -1,8 +1,7 @@
 """Run everything that needs a GPU, in parts of a few minutes: `python scripts/gpu_check.py [PART …] [--out DIR]`.
 
 Parts that need only torch, cupy and numba-cuda come first, so that a machine without RAPIDS is of use too. Each part
-writes
-DIR/gpu-<part>.json with its outcome, the hardware, driver and versions; a part whose packages or GPU are missing
+writes DIR/gpu-<part>.json with its outcome, the hardware, driver and versions; a part whose packages or GPU are missing
 says so and is no failure.
 """
 

@@ -1,10 +1,8 @@
 """The lake: Delta tables of bars, actions, symbols and quarantined rows, one sorted Parquet file a partition.
 
-A write reads the partitions that it touches, adds its rows, drops duplicates, sorts and replaces them in one commit,
-so it is
-idempotent and leaves no small files. Reading goes through `file_uris()` and plain Parquet: delta-rs' own table
-readers abort the
-interpreter at exit now and then. This is the only file that knows cuDF.
+A write reads the partitions that it touches, adds its rows, drops duplicates, sorts and replaces them in one commit, so
+it is idempotent and leaves no small files. Reading goes through `file_uris()` and plain Parquet: delta-rs' own table
+readers abort the interpreter at exit now and then. This is the only file that knows cuDF.
 """
 
 from __future__ import annotations

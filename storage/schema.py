@@ -86,8 +86,7 @@ def content_digest(table: pa.Table, keys: Sequence[str] = ()) -> str:
     """Return 32 hexadecimal digits that name the rows of a table.
 
     The same for any row order (rows are sorted by `keys` first), chunking, file layout and time of ingestion (the
-    column `ingested_at`
-    is left out). All NaN count as one; a null differs from NaN.
+    column `ingested_at` is left out). All NaN count as one; a null differs from NaN.
     """
     names = [n for n in table.column_names if n != "ingested_at"]
     table = table.select(names)

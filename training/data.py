@@ -1,7 +1,7 @@
 """Feature blocks -> one resident matrix -> batches of windows, without a Python object a sample.
 
-Shapes: N rows of all symbols sorted by (symbol, ts), F features, W windows, B batch, L window length.
-A window is named by the row at which it ends; a batch is a copy of the L rows up to and including each of those rows.
+Shapes: N rows of all symbols sorted by (symbol, ts), F features, W windows, B batch, L window length. A window is named
+by the row at which it ends; a batch is a copy of the L rows up to and including each of those rows.
 """
 
 from __future__ import annotations

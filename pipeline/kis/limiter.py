@@ -67,8 +67,8 @@ class Limiter:
 
     @classmethod
     def shared(cls, rate: float, folder: Path, key: str) -> Self:
-        """Open the limiter that all processes of this host share for an app key; only a digest of the key is in
-        the file's name."""
+        """Open the limiter that all processes of this host share for an app key; only a digest of the key is in the
+        file's name."""
         return cls(rate, folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.calls")
 
     def close(self) -> None:

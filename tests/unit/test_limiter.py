@@ -1,5 +1,5 @@
-"""The promise of the limiter: no second with more starts than allowed, whatever the schedule, in one process and
-in several."""
+"""The promise of the limiter: no second with more starts than allowed, whatever the schedule, in one process and in
+several."""
 
 import asyncio
 import multiprocessing
