@@ -6,7 +6,7 @@ VENV  := .venv
 PY    := $(VENV)/bin/python
 BOOT  := $(if $(PYTHON),$(PYTHON),$(shell command -v python3.11 || command -v python3))
 ARGS  ?=
-.PHONY: run test test-all lint bench gpu-check clean
+.PHONY: run test test-all lint bench gpu-check clean venv
 
 run: $(VENV)/.run
 	@echo "make: running the pipeline; results go to runs/, market data and caches to data/"
@@ -41,7 +41,7 @@ define install
 	echo "make: installed $(2) in $$(( $$(date +%s) - start )) s; $(VENV) holds $$(du -sm $(VENV) | cut -f1) MB" | tee $@
 endef
 
-$(VENV)/.run: setup.cfg constraints.txt | $(PY)
+$(VENV)/.run: setup.cfg constraints.txt | venv
 	$(call install,,the pipeline)
 $(VENV)/.test: setup.cfg constraints.txt $(VENV)/.run
 	$(call install,[test],what the tests import)
@@ -53,12 +53,17 @@ $(VENV)/.bench: setup.cfg constraints.txt $(VENV)/.run
 	$(call install,[bench],the peers that the benchmarks measure against)
 comma := ,
 
-$(PY):
-	@[ -n "$(BOOT)" ] || { echo "make: expected python3.11 on the PATH, found no python3; install it or give PYTHON=/path/to/python3.11"; exit 1; }
-	@"$(BOOT)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "make: expected Python 3.11, found $$("$(BOOT)" --version 2>&1); install python3.11 or give PYTHON="; exit 1; }
-	@"$(BOOT)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || [ -n "$(PYTHON)" ] || \
-	  { echo "make: found $$("$(BOOT)" --version) but no python3.11. The small CPU build of torch is for 3.11 only: on a later Python pip"; \
-	    echo "      brings torch with its CUDA libraries (cudnn, nccl, triton: several GB). To go on all the same: make run PYTHON=$(BOOT)"; exit 1; }
-	@echo "make: creating $(VENV) with $$("$(BOOT)" --version)"
-	@"$(BOOT)" -m venv $(VENV) || { echo "make: could not create $(VENV); on Debian install python3-venv"; rm -rf $(VENV); exit 1; }
+# $(call version,INTERPRETER) is 3.11 or the like, nothing where that is no Python.
+version = $$("$(1)" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2> /dev/null | grep -xE '[0-9.]+')
+venv:
+	@[ ! -d $(VENV) ] || { here=$(call version,$(PY)); asked=$(call version,$(or $(PYTHON),$(PY))); \
+	  [ -n "$$here" -a -x $(VENV)/bin/pip ] || \
+	  { echo "make: expected Python and pip in $(VENV), found it half made or its Python gone; start anew with: make clean"; exit 1; }; \
+	  [ "$$here" = "$$asked" ] || \
+	  { echo "make: $(VENV) has Python $$here, PYTHON=$(PYTHON) is $${asked:-no Python}; to use another one, first: make clean"; exit 1; }; }
+	@[ -d $(VENV) ] || { found=$(call version,$(BOOT)); case "$$found:$(PYTHON)" in \
+	  3.11:*|3.1[2-9]:?*) echo "make: creating $(VENV) with Python $$found" ;; \
+	  3.1[2-9]:) echo "make: found Python $$found but no python3.11. The small CPU build of torch is for 3.11 only: on a later Python pip"; \
+	    echo "      brings torch with its CUDA libraries (cudnn, nccl, triton: several GB). To go on all the same: make run PYTHON=$(BOOT)"; exit 1 ;; \
+	  *) echo "make: expected Python 3.11, found $${found:-no Python} at '$(BOOT)'; install python3.11 or give PYTHON=/path/to/python3.11"; exit 1 ;; esac; \
+	  "$(BOOT)" -m venv $(VENV) || { echo "make: could not create $(VENV); on Debian install python3-venv"; rm -rf $(VENV); exit 1; }; }

@@ -14,6 +14,7 @@ import os
 import signal
 import tempfile
 import threading
+import warnings
 from typing import Any, Literal
 
 import dask
@@ -135,13 +136,19 @@ class Cluster:
     def _probe(self) -> None:
         where = self.section.address
         try:
-            asyncio.run(_answers(where, self.section.timeout_s))
+            kind = asyncio.run(_answers(where, self.section.timeout_s))
+            got = "" if kind == "Scheduler" else f"a Dask {kind}"
+            cause: Exception | None = None
         except (OSError, TimeoutError, ValueError) as error:
             why = f" ({error})" if str(error) else ""
+            got, cause = f"no answer within {self.section.timeout_s:g} s{why}", error
+        except Exception as error:  # the first bytes of a stranger are read as sizes: any error may come of that
+            got, cause = "an answer that is not in Dask's protocol: something else listens there", error
+        if got:
             raise ClusterError(
-                f"expected a Dask scheduler at {where}, got no answer within {self.section.timeout_s:g} s{why}; "
+                f"expected a Dask scheduler at {where}, got {got}; "
                 "start one with 'dask scheduler', or leave cluster.address empty to start a local one"
-            ) from error
+            ) from cause
 
     def _start(self) -> Client:
         scratch = self._stack.enter_context(
@@ -153,29 +160,43 @@ class Cluster:
             "local_directory": scratch,
             "resources": RESOURCES,
         }
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Port .* is already in use")  # said below, in the log
+            try:
+                cluster = self._stack.enter_context(self._local(common))
+            except RuntimeError as error:
+                if not isinstance(error.__cause__, OSError):
+                    raise
+                raise ClusterError(
+                    f"expected to start a Dask cluster with its dashboard at {self.section.dashboard}, got: {error}; "
+                    "give an address of this machine with --cluster.dashboard"
+                ) from error
+        client: Client = self._stack.enter_context(Client(cluster, timeout=self.section.timeout_s))
+        client.register_plugin(_Quiet())
+        wanted, used = self.section.dashboard.rpartition(":")[2], cluster.scheduler_info["services"].get("dashboard")
+        if wanted not in ("", "0", str(used)):
+            text = f"expected the dashboard at {self.section.dashboard}, found that port taken; it got port {used}"
+            self.emit("log", level="warning", text=text)
+        return client
+
+    def _local(self, common: dict[str, Any]) -> Any:
         if self.device == "gpu":
             from dask_cuda import LocalCUDACluster
 
-            cluster = LocalCUDACluster(
+            return LocalCUDACluster(
                 n_workers=self.section.max_workers or self._gpus,
                 rmm_pool_size=self.section.device_memory,
                 rmm_allocator_external_lib_list="torch,cupy",
                 **common,
             )
-        else:
-            workers = self.section.max_workers or 1
-            threads = max(1, self.cores // workers)
-            cluster = LocalCluster(
-                n_workers=workers,
-                threads_per_worker=threads,
-                processes=True,
-                memory_limit=0,
-                **common,
-            )
-        self._stack.enter_context(cluster)
-        client: Client = self._stack.enter_context(Client(cluster, timeout=self.section.timeout_s))
-        client.register_plugin(_Quiet())
-        return client
+        workers = self.section.max_workers or 1
+        return LocalCluster(
+            n_workers=workers,
+            threads_per_worker=max(1, self.cores // workers),
+            processes=True,
+            memory_limit=0,
+            **common,
+        )
 
     def close(self) -> None:
         self._client = None
@@ -188,13 +209,13 @@ class Cluster:
         self.close()
 
 
-async def _answers(address: str, timeout_s: float) -> None:
-    """Ask the scheduler who it is. A Client would wait for ever for a peer that accepts the connection and says
-    nothing.
+async def _answers(address: str, timeout_s: float) -> str:
+    """Ask a peer what it is: Scheduler, Worker or Nanny. A Client would wait for ever for one that accepts the
+    connection and says nothing.
     """
     async with asyncio.timeout(timeout_s):
-        async with rpc(address) as scheduler:
-            await scheduler.identity()
+        async with rpc(address) as peer:
+            return str((await peer.identity())["type"])
 
 
 class _Quiet(WorkerPlugin):

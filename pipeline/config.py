@@ -129,8 +129,7 @@ def load(arguments: Sequence[str], prog: str, about: str) -> tuple[Config, argpa
             origin[key] = str(path)
         values = _laid_over(values, one)
     if words.log_level:
-        values = _laid_over(values, {"run": {"log_level": words.log_level.upper()}})
-        origin["run.log_level"] = "command line"
+        setattr(words, "run.log_level", words.log_level.upper())
     for key in [k for k in vars(words) if k.endswith(".end") and getattr(words, k) == "today"]:
         setattr(words, key, _today())
     try:
@@ -142,7 +141,9 @@ def load(arguments: Sequence[str], prog: str, about: str) -> tuple[Config, argpa
             if (name := ENV_PREFIX + key.upper().replace(".", "__")) in os.environ
         }
         origin |= {key: "command line" for key, value in vars(words).items() if value is not None}
-        raise ConfigError("\n".join(_sentence(e, origin) for e in error.errors())) from error
+        places = [e["loc"] for e in error.errors()]
+        inmost = [e for e in error.errors() if not any(p[: len(e["loc"])] == e["loc"] != p for p in places)]
+        raise ConfigError("\n".join(_sentence(e, origin) for e in inmost)) from error
 
 
 def _found(name: str) -> Path:
@@ -211,9 +212,11 @@ def _today() -> str:
 
 
 def _laid_over(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of both, of `over` where both have one; a section that `over` leaves empty changes nothing."""
     out = dict(under)
-    for key, value in over.items():
+    for key, given in over.items():
         below = out.get(key)
+        value = {} if given is None and isinstance(below, dict) else given
         out[key] = _laid_over(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return out
 
@@ -246,7 +249,8 @@ def _unknown_option(word: str) -> str:
 
 def _sentence(error: Any, origin: dict[str, str]) -> str:
     path = ".".join(str(part) for part in error["loc"])
-    where = origin.get(path, "environment or command line")
+    key = next((k for k in keys() if path.startswith(f"{k}.")), path)  # an item is from where its list is
+    where = origin.get(key, "environment or command line")
     if error["type"] == "extra_forbidden":
         return f"{path}: unknown key ({where}){_nearest(path)}"
     return f"{path}: {error['msg'][:1].lower()}{error['msg'][1:]}, got {error['input']!r} ({where})"

@@ -31,6 +31,7 @@ from .indicators.frame import array_of, on_host, series_of, values_of
 from .indicators.spec import nearest
 from .job import Job
 from .labels import LabelSection, forward_returns
+from .left_out import counted, empty_columns, some
 from .receipt import Receipt
 from .recurrence import Series, prepare
 from .tradable import bases, fills, listing, untraded
@@ -110,7 +111,7 @@ def features(job: Job, section: FeatureSection, label_section: LabelSection) -> 
     own; targets look ahead. Raises FeatureError.
     """
     receipt = Receipt.load(job.inputs["ingest"])
-    if section.interval not in receipt.intervals:
+    if section.interval not in receipt.intervals and not receipt.finer(section.interval):
         raise FeatureError(
             f"expected bars of {' or '.join(receipt.intervals)}, got --features.interval {section.interval}; "
             "ingest it or choose one"
@@ -181,6 +182,9 @@ def features_block(group: int, order: Order) -> pd.DataFrame:
         "digest": content_digest(table),
         "broken": report["broken"],
         "short": report["short"],
+        "empty": report["empty"],
+        "complete": report["complete"],
+        "priced": report["priced"],
         "infinite": report["infinite"],
         "seconds_read": round(read - start, 4),
         "seconds_compute": round(computed - read, 4),
@@ -191,13 +195,13 @@ def features_block(group: int, order: Order) -> pd.DataFrame:
 
 
 def block_of(bars: Any, receipt: Receipt, columns: tuple[Column, ...], order: Order) -> tuple[pa.Table, dict[str, Any]]:
-    """Return the block made of a frame of raw bars, and what is to be said about it: symbols, broken and short ones,
-    infinite values.
+    """Return the block made of a frame of raw bars, and what is to be said about it: symbols, broken, short and empty
+    ones, how many are complete, how many bars have a price to fill at, infinite values.
 
-    A symbol whose bars are unsorted or doubled is left out; one with fewer bars than the columns need is kept, with
-    NaN. A halt that the source wrote as a bar without volume is no bar, as is one without prices. That is decided
-    here and not at ingest: the lake keeps what the source said, and whether it knows volumes at all shows only in the
-    whole of it.
+    A symbol whose bars are unsorted or doubled is left out; one with fewer bars than the columns need, or without any
+    value in a column of bars that is read, is kept, with NaN. A halt that the source wrote as a bar without volume is
+    no bar, as is one without prices. That is decided here and not at ingest: the lake keeps what the source said, and
+    whether it knows volumes at all shows only in the whole of it.
     """
     bars, series, broken = _sound(bars)
     adjusted = adjust(bars, receipt.actions())
@@ -217,8 +221,8 @@ def block_of(bars: Any, receipt: Receipt, columns: tuple[Column, ...], order: Or
         values[wild] = np.nan
     names = [str(name) for name in on_host(bars["symbol"].iloc[series.starts])] if len(bars) else []
     ready = max(c.ready for c in columns)
-    seen = np.concatenate([[0], np.cumsum(on_host(bar))])
-    counts = seen[series.starts + series.lengths] - seen[series.starts]
+    counts = counted(on_host(bar), series)
+    empty = empty_columns(bars, on_host(halted), [*reads(columns), _fill(receipt)], series, names)
     table = pa.table(
         {
             "symbol": _text(bars["symbol"]),
@@ -228,8 +232,21 @@ def block_of(bars: Any, receipt: Receipt, columns: tuple[Column, ...], order: Or
             **_targets(bars, adjusted, on_host(halted), series, names, receipt, order.labels),
         }
     )
-    short = {name: int(n) for name, n in zip(names, counts) if n < ready}
-    return table, {"symbols": names, "broken": broken, "short": short, "infinite": infinite}
+    told = {
+        "symbols": names,
+        "broken": broken,
+        "short": {name: int(n) for name, n in zip(names, counts) if n < ready and name not in empty},
+        "empty": empty,
+        "complete": int(np.count_nonzero(counts >= ready)),
+        "priced": int(np.count_nonzero(on_host(array_of(bars[_fill(receipt)])) > 0.0)),
+        "infinite": infinite,
+    }
+    return table, told
+
+
+def _fill(receipt: Receipt) -> str:
+    """Return the column of bars at whose prices orders fill."""
+    return "close" if receipt.close_only else "open"
 
 
 def _sound(bars: Any) -> tuple[Any, Series, dict[str, str]]:
@@ -249,7 +266,7 @@ def _targets(
     """Return the target columns and their end stamps; they are made on the host, where the block is written from."""
     stamps = _stamps(bars)
     of = listing(names, receipt.symbol_table())
-    name = "close" if receipt.close_only else "open"
+    name = _fill(receipt)
     raw, raw_close, close, price = (
         on_host(array_of(column)) for column in (bars[name], bars["close"], adjusted["close"], adjusted[name])
     )
@@ -299,21 +316,33 @@ def _finish(
     broken = {name: why for block in blocks for name, why in block["broken"].items()}
     short = {name: bars for block in blocks for name, bars in block["short"].items()}
     rows, symbols = sum(block["rows"] for block in blocks), sum(block["symbols"] for block in blocks)
+    empty = {name: blank for block in blocks for name, blank in block["empty"].items()}
     ready = max(c.ready for c in columns)
-    if symbols == len(short):
-        longest = max(short.values(), default=0)
+    without = some({name: " and ".join(blank) for name, blank in empty.items()})
+    if not any(block["complete"] for block in blocks):
+        why = f" ({len(empty)} have no value at all in a column: {without})" if empty else ""
         raise FeatureError(
             f"expected a symbol with at least {ready} complete bars of {section.interval} for the widest column, "
-            f"got at most {longest} among {symbols} symbols; ingest a longer range or use smaller windows"
+            f"got at most {max(short.values(), default=0)} among {symbols} symbols{why}; ingest a longer range, use "
+            "smaller windows or columns that read what there is, such as --features.set close"
         )
+    if not any(block["priced"] for block in blocks):
+        raise FeatureError(
+            f"expected bars of {section.interval} with an open, because orders fill at the next open, got none in all "
+            f"{rows} bars, so that no label can be known; give files with opens, or files of closes without open, high "
+            "and low, which fill at closes"
+        )
+    if empty:
+        text = f"{len(empty)} symbols have no value at all in a column and take no part in what reads it: {without}"
+        job.emit("log", level="warning", text=text)
     for name, why in sorted(broken.items()):
         job.emit("log", level="warning", text=f"{name} left out: {why}")
     if short:
-        text = ", ".join(f"{name} ({bars})" for name, bars in sorted(short.items())[:10])
         job.emit(
             "log",
             level="warning",
-            text=f"{len(short)} symbols have fewer than the {ready} complete bars that every column needs: {text}",
+            text=f"{len(short)} symbols have fewer than the {ready} complete bars that every column needs: "
+            f"{some(short)}",
         )
     infinite = sum(block["infinite"] for block in blocks)
     if infinite:
@@ -348,6 +377,7 @@ def _finish(
         "interval": section.interval,
         "broken": broken,
         "short": short,
+        "empty": empty,
         "infinite": infinite,
         "block_seconds": {
             part: round(sum(block[f"seconds_{part}"] for block in blocks), 3) for part in ("read", "compute", "write")

@@ -24,6 +24,7 @@ from training.precision import resolved_precision
 
 from .cluster import Cluster
 from .config import Config
+from .importers.files import opened
 from .job import Job
 from .provenance import code_digest, instruction_sets, versions
 from .receipt import FILE as RECEIPT
@@ -108,7 +109,12 @@ class Runner:
         self.lake = config.lake.model_copy(update={"path": str(Path(config.lake.path or data / "lake").absolute())})
 
     def plan(self, stages: Sequence[Stage]) -> Iterator[Planned]:
-        """Yield for each stage whether it would be reused or run, and why."""
+        """Yield for each stage whether it would be reused or run, and why. Raises FilesError where there is nothing to
+        read at the path of files that ingest is given.
+        """
+        if self.config.ingest.path:
+            with opened(Path(self.config.ingest.path)):
+                pass
         known: dict[str, dict[str, Any]] = {}
         for stage in stages:
             reads = self._reads(stage, stages)

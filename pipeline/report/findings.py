@@ -8,7 +8,11 @@ from .words import text
 
 Facts = dict[str, Any]
 FEW_SESSIONS = 120  # about half a year
-JUDGEABLE = 60  # sections or sessions below which no verdict is given
+JUDGEABLE = 60  # sessions below which no verdict is given
+# Sections below which nothing is said about chance, however many sessions each of them pools: a Newey-West variance of
+# few terms comes out too small. With 15 sections, scores learned from shuffled labels reached t = 3.
+FEW_SECTIONS = 30
+NAMED = 5  # symbols named in a sentence
 SURVIVOR_YEARS = 3  # a universe of that many years normally loses somebody
 SIMULATORS = ("sim",)
 
@@ -23,19 +27,23 @@ def signed(value: float, digits: int = 3) -> str:
 
 
 def judge(facts: Facts, language: str) -> dict[str, str]:
-    """Return the verdict's key, text and tone from the traded model's t on the test and the difference from the
-    benchmark.
+    """Return the verdict's key, text and tone from the traded model's t on the test, what trading it earned and the
+    difference from the benchmark.
     """
     numbers = facts["backtest"]["metrics"]
     test = _test(facts, facts["backtest"]["model"])
     t, n = test.get("t_newey_west"), test.get("n_days") or 0
     excess = numbers.get("excess_return")
-    if numbers["sessions"] < JUDGEABLE or n < min(JUDGEABLE, JUDGEABLE // _pooled(facts)):
+    if numbers["sessions"] < JUDGEABLE:
         key = "short"
+    elif n < _needed(facts):
+        key = "few"
     elif t is None or excess is None:
         key = "unknown"
     elif t <= -2:
         key = "inverse"
+    elif t >= 3 and numbers["total_return"] <= 0:
+        key = "unpaid"
     elif t >= 3 and excess > 0:
         key = "evidence"
     elif t >= 2:
@@ -64,6 +72,11 @@ def _test(facts: Facts, model: str) -> Facts:
 
 def _pooled(facts: Facts) -> int:
     return max(int(facts["timestamps_per_section"].get("test") or 1), 1)
+
+
+def _needed(facts: Facts) -> int:
+    """Return how many sections a statement about chance takes."""
+    return max(FEW_SECTIONS, JUDGEABLE // _pooled(facts))
 
 
 def _meaning(facts: Facts, language: str) -> list[tuple[str, Facts]]:
@@ -118,14 +131,17 @@ def _forecast(facts: Facts, shown: str) -> list[tuple[str, Facts]]:
     ic, t = traded.get("mean_rank_ic"), traded.get("t_newey_west")
     if ic is None or t is None:
         return []
-    level = "strong" if t >= 3 else "weak" if t >= 2 else "inverse" if t <= -2 else "none"
-    values = {"model": shown, "ic": signed(ic), "t": signed(t, 2), "n": f"{traded['n_days']:,}"}
+    n, needed = traded["n_days"] or 0, _needed(facts)
+    level = "few" if n < needed else "strong" if t >= 3 else "weak" if t >= 2 else "inverse" if t <= -2 else "none"
+    values = {"model": shown, "ic": signed(ic), "t": signed(t, 2), "n": f"{n:,}", "needed": needed}
     out: list[tuple[str, Facts]] = [(f"f.ic.{level}", values)]
     ridge, against = _test(facts, "ridge"), facts["against_ridge"]
     if against and against["t_newey_west"] is not None and ridge.get("mean_rank_ic") is not None:
         t_difference, t_ridge = against["t_newey_west"], ridge.get("t_newey_west")
         which = "better" if t_difference >= 2 else "worse" if t_difference <= -2 else "same"
+        which = "few" if against["n"] < needed else which
         values = {
+            "n": f"{against['n']:,}",
             "ic": signed(ridge["mean_rank_ic"]),
             "t": "?" if t_ridge is None else signed(t_ridge, 2),
             "model": shown,
@@ -162,6 +178,10 @@ def _distrust(facts: Facts) -> list[tuple[str, Facts]]:
         out.append(("d.concentrated", {"share": percent(share, 0)}))
     if facts["positions"]["delisted"]:
         out.append(("d.delisted", {"n": facts["positions"]["delisted"]}))
+    out_of = [one for one in data["left_out"] if one["why"] != "short"]
+    if out_of:
+        named = ", ".join(f"{one['symbol']} ({one['text']})" for one in out_of[:NAMED])
+        out.append(("d.left_out", {"n": len(out_of), "named": named + (", …" if len(out_of) > NAMED else "")}))
     if (data["quarantined_share"] or 0) > 0.01:
         out.append(
             ("d.quarantine", {"share": percent(data["quarantined_share"]), "most": next(iter(data["quarantined"]))})

@@ -21,6 +21,7 @@ from training.metrics import newey_west_t
 from .findings import judge, sentences
 from .section import ReportSection
 from .sources import Sources
+from .words import text
 
 Floats = npt.NDArray[np.float64]
 Days = npt.NDArray[np.datetime64]
@@ -54,7 +55,7 @@ def collect(sources: Sources, section: ReportSection, device: str, now: datetime
         "training": _training(sources),
         "splits": {"boundaries": sources.splits.get("boundaries", {}), "rows": sources.splits.get("rows", {})},
         "features": {"count": len(sources.columns.get("features", [])), "interval": sources.columns.get("interval")},
-        "data": _data(sources),
+        "data": _data(sources, section.language),
         "tuning": _tuning(sources.trials),
         "stages": _stages(sources.manifests),
         "throughput": _throughput(sources),
@@ -168,7 +169,20 @@ def _training(sources: Sources) -> dict[str, Any]:
     return out
 
 
-def _data(sources: Sources) -> dict[str, Any]:
+def _left_out(features: dict[str, Any], language: str) -> list[dict[str, str]]:
+    """Return the symbols that take no part in the features or cannot be traded, each with why: those whose bars are in
+    disorder, those with an empty column, those with too few bars.
+    """
+    found: list[tuple[str, str, dict[str, str]]] = [(symbol, "broken", {}) for symbol in features.get("broken", {})]
+    found += [(symbol, "empty", {"columns": ", ".join(names)}) for symbol, names in features.get("empty", {}).items()]
+    found += [(symbol, "short", {"bars": f"{bars:,}"}) for symbol, bars in features.get("short", {}).items()]
+    return [
+        {"symbol": symbol, "why": why, "text": text(language, f"left_out.{why}", **values)}
+        for symbol, why, values in found
+    ]
+
+
+def _data(sources: Sources, language: str) -> dict[str, Any]:
     receipt = sources.receipt
     rows, bad = sum(receipt.rows.values()), sum(receipt.quarantined.values())
     return {
@@ -184,6 +198,7 @@ def _data(sources: Sources) -> dict[str, Any]:
         "quarantined": dict(sorted(receipt.quarantined.items(), key=lambda item: -item[1])),
         "quarantined_share": bad / (rows + bad) if rows + bad else None,
         "quality": sources.quality,
+        "left_out": _left_out(sources.manifests["features"], language),
     }
 
 

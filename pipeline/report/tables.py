@@ -10,6 +10,7 @@ from .markup import count, fine, folded, percent, plain, points, ratio, shown, s
 from .words import text
 
 Facts = dict[str, Any]
+LISTED = 20  # symbols left out that the page lists; the JSON has all
 FORMS = {
     "percent": percent,
     "signed": signed_percent,
@@ -229,7 +230,19 @@ def data(numbers: Facts, language: str) -> str:
         if bad
         else f'<p class="soft">{escape(text(language, "quarantined.none"))}</p>'
     )
-    return f'<div class="columns"><div>{left}{middle}</div><div>{_quality(facts["quality"], language)}</div></div>'
+    right = _quality(facts["quality"], language)
+    return f'<div class="columns"><div>{left}{middle}{_left_out(facts, language)}</div><div>{right}</div></div>'
+
+
+def _left_out(facts: Facts, language: str) -> str:
+    """Return the symbols that take no part and why, the first LISTED of them."""
+    found = facts["left_out"]
+    if not found:
+        return ""
+    rows = [(escape(one["symbol"]), escape(one["text"])) for one in found[:LISTED]]
+    rows += [("…", escape(text(language, "left_out.more", n=len(found) - LISTED)))] if len(found) > LISTED else []
+    heading = escape(text(language, "left_out", n=len(found)))
+    return f"<h3>{heading}</h3>{table((text(language, 'symbol'), text(language, 'reason')), rows, texts=(0, 1))}"
 
 
 def _quality(by_interval: Facts, language: str) -> str:

@@ -6,8 +6,10 @@ import importlib.machinery
 import socket
 import subprocess
 import sys
+import threading
 import types
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -75,6 +77,62 @@ def test_a_scheduler_that_does_not_answer_is_an_error_in_time() -> None:
         cluster = Cluster(ClusterSection(device="cpu", address=address, timeout_s=1.5))
         with cluster, pytest.raises(ClusterError, match=r"no answer within 1\.5 s"):
             cluster.client()
+
+
+@pytest.mark.parametrize(
+    "greeting", [b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", b"SSH-2.0-x\r\n", bytes(64)]
+)
+def test_a_peer_that_is_no_scheduler_is_an_error(greeting: bytes) -> None:
+    """Its first bytes are read as a size: of HTTP, 3.07 EiB."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greet() -> None:
+            peer, _ = server.accept()
+            with peer:
+                peer.sendall(greeting)
+                peer.recv(1)
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        try:
+            with pytest.raises(ClusterError, match=f"scheduler at {address}, got an answer .* not in Dask's protocol"):
+                Cluster(ClusterSection(device="cpu", address=address, timeout_s=5)).announce()
+        finally:
+            thread.join()
+
+
+def test_the_address_of_a_worker_is_an_error() -> None:
+    with LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp",
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+    ) as there:
+        (worker,) = there.workers.values()
+        with pytest.raises(ClusterError, match=r"expected a Dask scheduler at .*, got a Dask Worker"):
+            Cluster(ClusterSection(device="cpu", address=worker.address)).announce()
+
+
+def test_a_taken_dashboard_port_is_said_in_the_log(recwarn: pytest.WarningsRecorder) -> None:
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        wanted = f"127.0.0.1:{taken.getsockname()[1]}"
+        section = ClusterSection(device="cpu", dashboard=wanted)
+        with Cluster(section, lambda kind, **fields: said.append(f"{fields.get('level')}: {fields.get('text')}")) as it:
+            used = str(it.client().dashboard_link)
+    port = urlsplit(used).port
+    assert f"warning: expected the dashboard at {wanted}, found that port taken; it got port {port}" in said
+    assert f"127.0.0.1:{port}" != wanted
+    assert not [w for w in recwarn if "Port" in str(w.message)]
+
+
+def test_a_dashboard_on_another_machine_is_an_error() -> None:
+    cluster = Cluster(ClusterSection(device="cpu", dashboard="192.0.2.1:8787"))  # an address for documentation
+    with cluster, pytest.raises(ClusterError, match=r"dashboard at 192\.0\.2\.1:8787, got: .*--cluster\.dashboard"):
+        cluster.client()
 
 
 @pytest.mark.skipif(gpu_count() > 0, reason="this machine has a GPU")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,9 @@ FILES = ("--config", str(job.ROOT / "configs" / "krx_files.yaml"))
 QUICK = ("--train.num_epochs", "1", "--train.windows_per_epoch", "2000", "--train.hidden_size", "16")
 
 
-def report_of(ran: job.Ran) -> dict[str, object]:
+def report_of(ran: job.Ran) -> dict[str, Any]:
     assert ran.status == 0, ran.err + ran.out[-3000:]
-    found: dict[str, object] = json.loads((ran.folder / "performance_report.json").read_text())
+    found: dict[str, Any] = json.loads((ran.folder / "performance_report.json").read_text())
     return found
 
 
@@ -43,12 +44,15 @@ def test_bad_rows_go_to_quarantine_and_the_run_goes_on(tmp_path: Path) -> None:
     lines[20] = lines[20].replace(",", ",x", 1)  # not a number
     lines.append(lines[30])  # the same row again
     path.write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n")  # and unsorted
+    rows = [line.split(",") for line in write_csv(folder, "035720", 9)]
+    (folder / "035720.csv").write_text("".join(",".join(r[:2] + r[3:]) + "\n" for r in rows))  # no column of highs
     (folder / "not_a_table.csv").write_bytes(bytes(range(256)) * 8)
     (folder / "000030.csv").write_text("\n".join((folder / "000660.csv").read_text().splitlines()[:4]) + "\n")  # 3 bars
     ran = job.run("run_optimized_pipeline.py", tmp_path / "run", *FILES, "--ingest.path", str(folder), *QUICK)
     numbers = report_of(ran)
     manifest = job.manifests(tmp_path / "run")["ingest"]
     counted = manifest["quarantined"]
+    assert {"symbol": "035720", "why": "empty", "text": "no value in high"} in numbers["data"]["left_out"]
     assert counted["high_below_low"] == 1
     assert counted["not_a_number"] == 1
     assert sum(counted.values()) >= 3, "the file that is no table is not counted"
@@ -77,6 +81,30 @@ def test_when_nothing_can_be_used_the_error_says_what_to_do(tmp_path: Path, file
     assert ran.status == 2, ran.out[-2000:]
     assert said in ran.err
     assert str(folder) in ran.err
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["nothing", "an empty folder"])
+def test_a_dry_run_says_that_there_is_nothing_to_read(tmp_path: Path, there: bool) -> None:
+    folder = tmp_path / "files"
+    if there:
+        folder.mkdir()
+    ran = job.run("run_optimized_pipeline.py", tmp_path / "run", *FILES, "--ingest.path", str(folder), "--dry-run")
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err.startswith("run_optimized_pipeline.py: expected") and str(folder) in ran.err
+    assert "--ingest.path" in ran.err and ran.err.count("\n") == 1
+
+
+def test_files_with_a_blank_open_are_told_so(tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for seed, symbol in enumerate(["005930", "000660"]):
+        head, *rows = write_csv(folder, symbol, seed)
+        blank = [",".join(["" if i == 1 else cell for i, cell in enumerate(row.split(","))]) for row in rows]
+        (folder / f"{symbol}.csv").write_text("\n".join([head, *blank]) + "\n")
+    ran = job.run("scripts/train.py", tmp_path / "run", *FILES, "--ingest.path", str(folder), *QUICK)
+    assert ran.status == 2, ran.out[-2000:]
+    assert "expected bars of 1d with an open, because orders fill at the next open, got none in all" in ran.err
     assert "Traceback" not in ran.err
 
 

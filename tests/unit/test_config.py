@@ -33,6 +33,29 @@ def test_the_later_source_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert load("--config", str(one), "--train.seed", "3").train.seed == 3
 
 
+def test_the_short_word_for_the_level_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPELINE__RUN__LOG_LEVEL", "ERROR")
+    assert load().run.log_level == "ERROR"
+    assert load("--log-level", "debug").run.log_level == "DEBUG"
+
+
+def test_a_section_left_empty_changes_nothing(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text("train: {seed: 5}\ningest: {files: {venue: NXT}}\n")
+    two.write_text("train:\ningest:\n  files:\nreport:\n")
+    found = load("--config", str(one), str(two))
+    assert (found.train.seed, found.ingest.files.venue) == (5, "NXT")
+    assert found.report == load().report
+
+
+def test_a_wrong_value_in_a_list_is_one_sentence() -> None:
+    with pytest.raises(ConfigError) as error:
+        load("--labels.horizons", "0")
+    assert str(error.value).startswith("labels.horizons.0: input should be greater than or equal to 1, got ")
+    assert str(error.value).endswith("(command line)")
+    assert "\n" not in str(error.value)
+
+
 def test_today_is_a_date_at_load() -> None:
     assert isinstance(load().ingest.end, date)
     assert load("--ingest.end", "today").ingest.end == load().ingest.end

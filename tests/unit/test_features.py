@@ -292,6 +292,45 @@ def test_short_symbols_are_kept_and_named(cluster: Threads, tmp_path: Path) -> N
         stage(tmp_path / "all", cluster)
 
 
+def blank(table: pa.Table, holes: dict[str, tuple[str, float]]) -> pa.Table:
+    """Give all bars of some symbols one value in a column."""
+    frame = table.to_pandas()
+    for symbol, (name, value) in holes.items():
+        frame.loc[frame["symbol"] == symbol, name] = value
+    return pa.Table.from_pandas(frame, preserve_index=False)
+
+
+def test_a_symbol_without_a_column_is_named_with_it(cluster: Threads, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def emit(kind: str, /, **fields: object) -> None:
+        if kind == "log":
+            said.append(f"{fields['level']}: {fields['text']}")
+
+    holes = {NAMES[1]: ("high", np.nan), NAMES[2]: ("volume", np.nan), NAMES[3]: ("volume", 0.0)}
+    ingested(tmp_path, blank(bars(NAMES[:5], 100), {**holes, NAMES[4]: ("open", np.nan)}))
+    manifest = stage(tmp_path, cluster, emit=emit)
+    expected = {symbol: [name] for symbol, (name, _) in holes.items()} | {NAMES[4]: ["open"]}
+    assert manifest["empty"] == expected and manifest["short"] == {}
+    named = ", ".join(f"{symbol} ({name})" for symbol, (name,) in expected.items())
+    assert f"warning: 4 symbols have no value at all in a column and take no part in what reads it: {named}" in said
+    found = rows(tmp_path).groupby("symbol")
+    assert found["natr_14"].count().gt(0).tolist() == [True, False, False, False, True]
+    assert found["y_5"].count().gt(0).tolist() == [True, True, True, False, False]
+    closes = stage(tmp_path, cluster, FeatureSection(set="close"), out="closes")
+    assert closes["empty"] == {NAMES[3]: ["volume"], NAMES[4]: ["open"]}, "the other columns are not read"
+
+
+def test_no_high_or_no_open_anywhere_is_said_to_be_the_cause(cluster: Threads, tmp_path: Path) -> None:
+    table = bars(NAMES[:2], 100)
+    ingested(tmp_path / "high", blank(table, dict.fromkeys(NAMES[:2], ("high", np.nan))))
+    with pytest.raises(FeatureError, match=r"2 have no value at all in a column: 000000 \(high\), .*set close"):
+        stage(tmp_path / "high", cluster)
+    ingested(tmp_path / "open", blank(table, dict.fromkeys(NAMES[:2], ("open", np.nan))))
+    with pytest.raises(FeatureError, match=r"1d with an open, .* got none in all 200 bars, so that no label"):
+        stage(tmp_path / "open", cluster)
+
+
 def test_zeros_become_nan_and_are_counted(cluster: Threads, tmp_path: Path) -> None:
     table = bars(NAMES[:1], 140).to_pandas()
     table.loc[70, ["open", "high", "low", "close"]] = 0.0

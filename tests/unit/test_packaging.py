@@ -1,10 +1,15 @@
-"""setup.cfg, constraints.txt and conda-env.yml say the same."""
+"""setup.cfg, constraints.txt and conda-env.yml say the same; make says which Python it can use."""
 
 from __future__ import annotations
 
 import configparser
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name as canonical
@@ -69,3 +74,48 @@ def test_the_conda_environment_holds_all_that_the_core_needs(root: Path) -> None
     missing = {r.name for r in bounds(root)["core"]} - {"dask"}
     missing = {n for n in missing if renamed.get(n, n) not in plain | by_pip}
     assert not missing
+
+
+def make_venv(folder: Path, python: str | Path) -> tuple[int, str, list[str]]:
+    """Run `make venv`; return its status, what it printed and the errors that are not make's own line."""
+    if shutil.which("make") is None:
+        pytest.skip("no make on this machine")
+    shutil.copy(Path(__file__).parents[2] / "Makefile", folder)
+    env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON")}
+    command = ["make", "--no-print-directory", "venv", f"PYTHON={python}"]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=60)
+    return done.returncode, done.stdout, [x for x in done.stderr.splitlines() if not x.startswith("make: ***")]
+
+
+def interpreter(path: Path, version: str) -> Path:
+    path.write_text(f"#!/bin/sh\necho {version}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize("python", ["/bin/ls", "/bin/true", "/bin/echo", "/nonexistent/python"])
+def test_what_is_no_interpreter_is_one_sentence(tmp_path: Path, python: str) -> None:
+    status, said, errors = make_venv(tmp_path, python)
+    expected = f"make: expected Python 3.11, found no Python at '{python}'; install python3.11 or give PYTHON="
+    assert (status, errors) == (2, [])
+    assert said.startswith(expected) and said.count("\n") == 1
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_python_too_old_is_one_sentence(tmp_path: Path) -> None:
+    status, said, errors = make_venv(tmp_path, interpreter(tmp_path / "old", "3.9"))
+    assert (status, errors) == (2, [])
+    assert said.startswith(f"make: expected Python 3.11, found 3.9 at '{tmp_path / 'old'}'")
+
+
+def test_an_environment_of_another_python_or_half_made_is_said(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / ".venv"], check=True)
+    status, said, errors = make_venv(tmp_path, "")
+    assert (status, errors) == (2, []) and "half made" in said and said.endswith("make clean\n")
+    interpreter(tmp_path / ".venv" / "bin" / "pip", "23")
+    assert make_venv(tmp_path, "") == (0, "", [])
+    assert make_venv(tmp_path, sys.executable) == (0, "", [])
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for python, asked in ((interpreter(tmp_path / "later", "3.99"), "3.99"), (Path("/bin/true"), "no Python")):
+        said = f"make: .venv has Python {here}, PYTHON={python} is {asked}; to use another one, first: make clean\n"
+        assert make_venv(tmp_path, python) == (2, said, [])

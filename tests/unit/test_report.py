@@ -6,7 +6,6 @@ import html.parser
 import json
 import re
 import shutil
-import string
 import subprocess
 import xml.etree.ElementTree as ET
 from datetime import UTC, datetime
@@ -23,10 +22,9 @@ from pipeline.cluster import Cluster, ClusterSection
 from pipeline.job import Job
 from pipeline.report import ReportError, ReportSection, report, svg, tables
 from pipeline.report.charts import rolling_mean
-from pipeline.report.findings import judge, sentences
 from pipeline.report.numbers import collect
 from pipeline.report.sources import read
-from pipeline.report.words import FILES, texts
+from pipeline.report.words import texts
 from storage.emit import silent
 from storage.store import StoreError, read_json, write_json
 from tests.stage_directories import World, everything, write_ic, write_manifest, write_predictions
@@ -234,94 +232,28 @@ def test_three_sessions_and_no_trade_still_make_a_report(tmp_path: Path) -> None
     assert page.open == []
 
 
-def test_texts_of_all_languages_have_the_same_keys_and_placeholders() -> None:
-    def fields(line: str) -> set[str]:
-        return {name for _, name, _, _ in string.Formatter().parse(line) if name}
-
-    english = texts("en")
-    for language in FILES:
-        other = texts(language)
-        assert other.keys() == english.keys()
-        for key, line in other.items():
-            assert line.strip()
-            # a language may leave out a value that it does not need, never ask for one that is not given
-            assert fields(line) == fields(english[key]), key
-
-
-def _facts(inputs: dict[str, Path], made: Path, **changes: Any) -> dict[str, Any]:
-    """Return the numbers of the report with some of them changed: path with dots -> value."""
-    facts: dict[str, Any] = json.loads((made / "performance_report.json").read_text())
-    for path, value in changes.items():
-        *parents, last = path.split("__")
-        place = facts
-        for name in parents:
-            place = place[name]
-        place[last] = value
-    return facts
-
-
-@pytest.mark.parametrize(
-    ("t", "excess", "sessions", "verdict"),
-    [
-        (4.0, 0.1, 200, "evidence"),
-        (4.0, -0.1, 200, "weak"),
-        (2.5, 0.1, 200, "weak"),
-        (1.9, 0.5, 200, "none"),
-        (-3.0, 0.5, 200, "inverse"),
-        (9.0, 0.5, 30, "short"),
-        (None, 0.5, 200, "unknown"),
-    ],
-)
-def test_the_verdict_follows_from_the_numbers(
-    inputs: dict[str, Path], made: Path, t: float | None, excess: float, sessions: int, verdict: str
-) -> None:
-    facts = _facts(
-        inputs,
-        made,
-        forecast__lstm__test__t_newey_west=t,
-        backtest__metrics__excess_return=excess,
-        backtest__metrics__sessions=sessions,
-    )
-    assert judge(facts, "en")["key"] == verdict
-    assert judge(facts, "ko")["text"] == texts("ko")[f"v.{verdict}"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "key"),
-    [
-        ({"data__source": "simulator-1-ab"}, "d.simulated"),
-        ({"data__close_only": True}, "d.close_only"),
-        ({"backtest__metrics__trades": 0}, "d.no_trades"),
-        ({"forecast__lstm__valid__mean_rank_ic": 0.5}, "d.overfit"),
-        ({"data__quarantined_share": 0.02}, "d.quarantine"),
-        ({"positions__best_share": 0.8}, "d.concentrated"),
-        ({"positions__delisted": 2}, "d.delisted"),
-        ({"timestamps_per_section": {"test": 6}}, "d.few_symbols"),
-        ({"data__quality": {"1d": {"off_tick": 0.3}}}, "d.off_tick"),
-        ({"data__quality": {"1d": {"basis_jumps": {"rows": 3}}}}, "d.jumps"),
-        ({"data__delisted": 0, "data__start": "2015-01-02"}, "d.survivors"),
-        ({"backtest__metrics__return_before_costs": 0.01, "backtest__metrics__total_return": -0.02}, "d.gross"),
-        ({"against_ridge__t_newey_west": -2.5}, "f.baseline.worse"),
-        ({"against_ridge__t_newey_west": 2.5}, "f.baseline.better"),
-        ({"against_ridge__t_newey_west": 1.5}, "f.baseline.same"),
-        ({"training__lstm__best_epoch": 0}, "d.first_epoch"),
-        ({"forecast__lstm__test__t_newey_west": 0.3}, "f.ic.none"),
-        ({"backtest__metrics__sharpe": 0.1}, "f.sharpe.unclear"),
-        ({"backtest__metrics__drawdown_recovered": None}, "f.drawdown"),
-        ({"backtest__metrics__turnover_a_year": None}, "f.costs.short"),
-        ({"backtest__mode": "time_series", "backtest__threshold": {"value": -0.25}}, "f.scope.time_series"),
-    ],
-)
 @pytest.mark.parametrize("language", ["en", "ko"])
-def test_each_warning_comes_with_its_cause_and_not_without(
-    inputs: dict[str, Path], made: Path, changes: dict[str, Any], key: str, language: str
-) -> None:
-    with_cause = sentences(_facts(inputs, made, **changes), language)
-    assert key in {f["key"] for f in with_cause}
-    assert not any("{" in f["text"] or "None" in f["text"] for f in with_cause)
-    if key.startswith("d."):
-        without = {f["key"] for f in sentences(_facts(inputs, made), language)}
-        assert key not in without
+def test_symbols_left_out_are_named_with_their_reason(inputs: dict[str, Path], tmp_path: Path, language: Any) -> None:
+    features = tmp_path / "features"
+    shutil.copytree(inputs["features"], features)
+    told = {"empty": {"000010": ["high", "low"], "000020": ["volume"]}, "broken": {"<b>": "x"}, "short": {"000030": 12}}
+    write_json(features / "manifest.json", {**read_json(features / "manifest.json"), **told})
+    report(job(tmp_path / "report", {**inputs, "features": features}), ReportSection(language=language))
+    numbers = read_json(tmp_path / "report" / "performance_report.json")
+    assert [(one["symbol"], one["why"]) for one in numbers["data"]["left_out"]] == [
+        ("<b>", "broken"),
+        ("000010", "empty"),
+        ("000020", "empty"),
+        ("000030", "short"),
+    ]
+    (said,) = [f["text"] for f in numbers["findings"] if f["key"] == "d.left_out"]
+    assert "high, low" in said and "000020" in said and "000030" not in said, "a short history is nothing unusual"
+    words = Page((tmp_path / "report" / "report.html").read_text(encoding="utf-8")).text
+    assert said in words
+    for one in numbers["data"]["left_out"]:
+        assert f"{one['symbol']} {one['text']}" in words
+    many = numbers | {"data": numbers["data"] | {"left_out": numbers["data"]["left_out"] * 10}}
+    assert texts(language)["left_out.more"].format(n=20) in tables.data(many, language)
 
 
 def test_round_steps_cover_the_range() -> None:
