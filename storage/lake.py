@@ -1,51 +1,59 @@
-"""The lake: Delta tables of bars, actions, symbols and quarantined rows, one sorted Parquet file a partition.
+"""The lake: Delta tables of market data, one sorted Parquet file a partition.
 
 A write reads the partitions that it touches, adds its rows, drops duplicates, sorts and replaces them in one commit, so
-it is idempotent and leaves no small files. Reading goes through `file_uris()` and plain Parquet: delta-rs' own table
-readers abort the interpreter at exit now and then. This is the only file that knows cuDF.
+it is idempotent and leaves no small files. Where rows belong is in `partitions.py`, how they are joined in `merge.py`,
+the files and the log in `lake_files.py` and `lake_log.py`. This is the only file that knows cuDF.
 """
 
 from __future__ import annotations
 
 import random
 import time
-import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import unquote, urlparse
+from typing import Any, Literal, NamedTuple
 
-import deltalake
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
-from deltalake.exceptions import CommitFailedError, DeltaError
 
+from . import lake_files, migrations, upkeep
+from .lake_files import DamagedFile
+from .lake_log import File, LakeError, Log, LostRace, Version
+from .merge import each, merged, sorted_rows
+from .partitions import Partition, Query, group_of, may_hold, split
 from .schema import KEYS, SCHEMAS, content_digest
 from .section import Section, setting
+from .upkeep import Damage
 
+__all__ = ["Backend", "Damage", "Lake", "LakeError", "LakeSection", "group_of"]
 Backend = Literal["pandas", "cudf"]
-Encoding = Literal["BYTE_STREAM_SPLIT", "DELTA_BINARY_PACKED"]
-GROUPS = {"1d": 8, "1w": 8, "1mo": 8}  # daily and longer; everything else is intraday
-INTRADAY_GROUPS = 16
-ATTEMPTS = 12
-
-
-class LakeError(Exception):
-    """Something the lake cannot do: the message says expected, got, where, what to do."""
+ATTEMPTS = 40  # a lost race means that another writer got on, so this many in a row take that many writers
+READ_ATTEMPTS = 5
 
 
 class LakeSection(Section):
-    """Where the market data is kept."""
+    """Where the market data is kept, and for how long what has been replaced."""
 
     path: str = setting("", "folder of the Delta tables; empty = lake/ in run.data", unit="path", runtime=True)
+    keep_days: float = setting(
+        7.0,
+        "how long the files of replaced versions of a table are kept; those that a kept run names stay",
+        unit="days",
+        runtime=True,
+        ge=0,
+    )
+    archive_mb: float = setting(
+        2048.0, "bound of the archive of raw answers; the oldest go first", unit="MB", runtime=True, ge=0
+    )
 
 
-def group_of(symbol: str, interval: str) -> int:
-    """Return the partition group of a symbol: crc32 of its UTF-8 text modulo the interval's number of groups."""
-    return zlib.crc32(symbol.encode()) % GROUPS.get(interval, INTRADAY_GROUPS)
+class Change(NamedTuple):
+    """What becomes of one partition: its new rows (None = leave it as it is) and how many rows differ."""
+
+    rows: pa.Table | None
+    differ: int
 
 
 class Lake:
@@ -60,70 +68,108 @@ class Lake:
         """Add rows; a row with the key of an older one replaces it. Return how many rows are new or differ.
 
         Other writers may be at work: a lost race is tried again from fresh data, so no row is lost and none doubled.
+        Raises LakeError, with the table as it was, where a file is damaged or the disk full.
         """
         if rows.num_rows == 0:
             return 0
-        rows = _partitioned(table, rows.select(SCHEMAS[table].names).cast(SCHEMAS[table]))
-        for attempt in range(ATTEMPTS):
-            try:
-                return self._replace(table, rows)
-            except (CommitFailedError, DeltaError) as error:
-                if attempt == ATTEMPTS - 1:
-                    raise LakeError(
-                        f"expected to commit {rows.num_rows} rows to table '{table}' in {self.path}, got: {error}; "
-                        "another writer holds it or the disk is full"
-                    ) from error
-                time.sleep(random.uniform(0.02, 0.1) * (attempt + 1))
-        raise AssertionError("unreachable")
+        new, keys = split(table, lake_files.encoded(table, rows)), KEYS[table]
 
-    def _replace(self, table: str, rows: pa.Table) -> int:
-        delta = self._table(table, create=True)
-        names = _partition_columns(table)
-        touched = rows.select(names).group_by(names).aggregate([]) if names else None
-        old = self._rows(table, delta, touched)
-        merged, changed = _merged(table, old, rows)
-        if changed == 0:
+        def join(partition: Partition, old: pa.Table) -> Change:
+            both, count = merged(keys, old, new[partition])
+            return Change(both if count else None, count)
+
+        return self._change(table, lambda version: list(new), join)
+
+    def append(self, table: str, rows: pa.Table) -> None:
+        """Add rows of `pages` as new files of their partitions, without a look at what is there."""
+        if table != "pages":
+            raise LakeError(f"expected to append to 'pages' alone, got '{table}', whose rows have keys; use write")
+        if rows.num_rows == 0:
+            return
+        log = self._opened(table)
+        parts = split(table, lake_files.encoded(table, rows))
+        written: list[File] = []
+        with _undone(log, written):
+            for partition, part in parts.items():
+                written.append(lake_files.write(log.folder, table, partition, part))
+            log.commit(log.latest(), add=written, remove=[])
+
+    def remove(self, table: str, *, symbols: Iterable[str] | None, **equal: str) -> int:
+        """Delete the rows of these symbols (None = of all) where each column named has that value, in one commit.
+        Return how many.
+        """
+        return self.replace(table, SCHEMAS[table].empty_table(), symbols=symbols, **equal)
+
+    def replace(self, table: str, rows: pa.Table, *, symbols: Iterable[str] | None, **equal: str) -> int:
+        """Put rows in the place of all rows of these symbols (None = of all) where each column named has that value.
+
+        One commit, so that no reader sees the gap. Return how many rows are new, differ or are gone.
+        """
+        if rows.num_rows == 0 and not Log(self.path, table).exists():
             return 0
-        properties = deltalake.WriterProperties(
-            compression="ZSTD",
-            max_row_group_size=131072,
-            column_properties={
-                name: deltalake.ColumnProperties(dictionary_enabled=False, encoding=encoding)
-                for name, encoding in _encodings(table).items()
-            },
-        )
-        deltalake.write_deltalake(
-            delta,
-            merged,
-            mode="overwrite",
-            predicate=_predicate(touched) if touched is not None else None,
-            writer_properties=properties,
-            target_file_size=1 << 40,
-        )
-        return changed
+        query, keys = Query(None if symbols is None else frozenset(symbols), equal), KEYS[table]
+        rows = lake_files.encoded(table, rows)
+        new = split(table, rows) if rows.num_rows else {}
 
-    def _rows(self, table: str, delta: deltalake.DeltaTable, touched: pa.Table | None) -> pa.Table:
-        filters = None if touched is None else _any_of(touched)
-        return _dataset(table, delta).to_table(filter=filters)
+        def touched(version: Version) -> list[Partition]:
+            held = {file.partition for file in version.files if may_hold(table, file.partition, query)}
+            return sorted(held | set(new))
 
-    def _table(self, table: str, *, create: bool = False) -> deltalake.DeltaTable:
-        path = self.path / table
-        if not deltalake.DeltaTable.is_deltatable(str(path)):
-            if not create:
-                raise LakeError(
-                    f"expected the table '{table}' in the lake {self.path}, found none; run the ingest stage first"
-                )
+        def exchange(partition: Partition, old: pa.Table) -> Change:
+            kept = old.filter(pc.invert(lake_files.matching(old, query)))
+            after, _ = merged(keys, kept, new.get(partition, rows.slice(0, 0)))
+            before_and_after, count = merged(keys, old, after)
+            count += before_and_after.num_rows - after.num_rows
+            return Change(after if count else None, count)
+
+        return self._change(table, touched, exchange)
+
+    def _change(
+        self,
+        table: str,
+        touched: Callable[[Version], Sequence[Partition]],
+        change: Callable[[Partition, pa.Table], Change],
+    ) -> int:
+        """Replace the rows of partitions by what `change` makes of them, in one commit, again after every lost race."""
+        log = self._opened(table)
+        for attempt in range(ATTEMPTS):
+            version, written = log.latest(), list[File]()
+            partitions = touched(version)
+            held: dict[Partition, list[File]] = {partition: [] for partition in partitions}
+            for file in version.files:
+                if file.partition in held:
+                    held[file.partition].append(file)
+
+            def one(partition: Partition, held: Any = held, written: list[File] = written) -> Change:
+                old = lake_files.read(log.folder, table, held[partition], SCHEMAS[table].names)
+                found = change(partition, old)
+                if found.rows is not None and found.rows.num_rows:
+                    written.append(lake_files.write(log.folder, table, partition, found.rows))
+                return found
+
             try:
-                self.path.mkdir(parents=True, exist_ok=True)
-                deltalake.DeltaTable.create(
-                    str(path), schema=_with_partitions(table), partition_by=_partition_columns(table), mode="ignore"
-                )
-            except (OSError, DeltaError) as error:
-                if not deltalake.DeltaTable.is_deltatable(str(path)):
-                    raise LakeError(
-                        f"expected a writable lake at {self.path}, got: {error}; set --lake.path to a writable folder"
-                    ) from error
-        return deltalake.DeltaTable(str(path))
+                with _undone(log, written):
+                    changes = each(one, partitions)
+                    gone = [f for p, c in zip(partitions, changes, strict=True) if c.rows is not None for f in held[p]]
+                    if written or gone:
+                        log.commit(version, add=written, remove=gone, read=partitions)
+                return sum(found.differ for found in changes)
+            except LostRace:
+                time.sleep(random.uniform(0.01, 0.05) * min(attempt + 1, 10))
+            except DamagedFile:
+                if log.version() == version.number:
+                    raise
+        raise LakeError(
+            f"expected to commit to table '{table}' in {self.path}, lost the race to other writers {ATTEMPTS} times; "
+            "let fewer write at once"
+        )
+
+    def _opened(self, table: str) -> Log:
+        """Return the log of a table that may be written to, created where there was none."""
+        migrations.prepare(self.path)
+        log = Log(self.path, table)
+        log.create()
+        return log
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -139,33 +185,47 @@ class Lake:
     ) -> pa.Table:
         """Return rows sorted by the table's key; `start` and `end` are inclusive bounds on `ts` (aware datetimes).
 
-        `equal` are exact matches such as source="kis", interval="1d". A table that does not exist yet is empty.
+        `equal` are exact matches such as source="kis", interval="1d". Columns are chunked. A table that does not exist
+        yet is empty. Raises LakeError, which names the file, where one that is needed is damaged.
         """
         wanted = list(columns or SCHEMAS[table].names)
-        if not deltalake.DeltaTable.is_deltatable(str(self.path / table)):
-            return SCHEMAS[table].empty_table().select(wanted)
-        condition: ds.Expression | None = None
-        terms = [ds.field(k) == v for k, v in equal.items()]
-        names = None if symbols is None else sorted(set(symbols))
-        if names is not None:
-            terms.append(ds.field("symbol").isin(pa.array(names, pa.string())))
-            if table == "bars" and "interval" in equal:
-                groups = sorted({group_of(s, equal["interval"]) for s in names})
-                terms.append(ds.field("group").isin(pa.array(groups, pa.int32())))
-        if start is not None:
-            terms.append(ds.field("ts") >= pa.scalar(start, SCHEMAS["bars"].field("ts").type))
-            if table == "bars":
-                terms.append(ds.field("period") >= f"{start:%Y}")
-        if end is not None:
-            terms.append(ds.field("ts") <= pa.scalar(end, SCHEMAS["bars"].field("ts").type))
-            if table == "bars":
-                terms.append(ds.field("period") <= f"{end:%Y-%m}~")
-        for term in terms:
-            condition = term if condition is None else condition & term
-        keys = KEYS[table]
-        needed = wanted + [k for k in keys if k not in wanted]
-        found = _dataset(table, self._table(table)).to_table(columns=needed, filter=condition)
-        return found.sort_by([(k, "ascending") for k in keys]).select(wanted).combine_chunks()
+        needed = wanted + [k for k in KEYS[table] if k not in wanted]
+        query = Query(None if symbols is None else frozenset(symbols), equal)
+        found = self._scan(table, query, needed, start, end)
+        return lake_files.decoded(table, sorted_rows(KEYS[table], found, wanted))
+
+    def _scan(
+        self,
+        table: str,
+        query: Query,
+        columns: Sequence[str],
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> pa.Table:
+        """Return rows of the newest version as they lie in its files. A file that is gone because it was replaced
+        meanwhile is looked for in the version after that.
+        """
+        migrations.check(self.path)
+        log = Log(self.path, table)
+        if not log.exists():
+            return lake_files.encoded(table, SCHEMAS[table].empty_table()).select(columns)
+        for _ in range(READ_ATTEMPTS):
+            version = log.latest()
+            files = [f for f in version.files if may_hold(table, f.partition, query, start, end)]
+            try:
+                return lake_files.read(log.folder, table, files, columns, query, start, end)
+            except DamagedFile:
+                if log.version() == version.number:
+                    raise
+        raise LakeError(
+            f"expected to read table '{table}' in {self.path}, but its files were replaced under the reader"
+        )
+
+    def counts(self, table: str, **equal: str) -> dict[str, int]:
+        """Return how many rows each symbol has where each column named has that value; sorted, none for no rows."""
+        found = self._scan(table, Query(None, equal), ["symbol"])
+        counted = {row["values"]: row["counts"] for row in found["symbol"].value_counts().to_pylist()}
+        return dict(sorted(counted.items()))
 
     def frame(self, table: str, *, backend: Backend = "pandas", **query: Any) -> Any:
         """Return what `read` finds as a pandas or a cuDF frame; `symbol` is text in both."""
@@ -183,8 +243,7 @@ class Lake:
     def groups(self, interval: str, *, source: str, symbols: Iterable[str] | None = None) -> dict[int, list[str]]:
         """Return the symbols that have bars, by partition group, both sorted."""
         if symbols is None:
-            found = self.read("bars", columns=["symbol"], interval=interval, source=source)
-            symbols = pc.unique(found["symbol"]).to_pylist()
+            symbols = self.counts("bars", interval=interval, source=source)
         out: dict[int, list[str]] = {}
         for symbol in sorted(set(symbols)):
             out.setdefault(group_of(symbol, interval), []).append(symbol)
@@ -192,129 +251,44 @@ class Lake:
 
     def version(self, table: str) -> int:
         """Return the version of the table's log, -1 where there is no table."""
-        if not deltalake.DeltaTable.is_deltatable(str(self.path / table)):
-            return -1
-        return self._table(table).version()
+        return Log(self.path, table).version()
+
+    # -- upkeep --------------------------------------------------------------------------------------------------------
+
+    def damaged(self, tables: Iterable[str] | None = None) -> list[Damage]:
+        """Read every file of the newest versions in full and return those that are missing, cut short, altered or
+        foreign.
+        """
+        migrations.check(self.path)
+        return [damage for table in tables or SCHEMAS for damage in upkeep.damaged(self.path, table)]
+
+    def discard(self, damage: Damage) -> None:
+        """Take a damaged file out of its table, which is readable again but for the rows of that file; the file itself
+        is moved to the folder `damaged` of the lake.
+        """
+        migrations.check(self.path)
+        upkeep.discard(self.path, damage)
+
+    def tidy(self, keep: Mapping[str, set[int]], days: float) -> dict[str, int]:
+        """Delete the files that only old versions name; return how many by table.
+
+        Never those of the newest version, of the versions in `keep` (by table) or of one that was the newest within the
+        last `days` (at least an hour).
+        """
+        migrations.check(self.path)
+        return {table: upkeep.tidy(self.path, table, keep.get(table, set()), days) for table in SCHEMAS}
+
+    def shrink(self, table: str, megabytes: float) -> int:
+        """Take the oldest files out of a table to which rows are only added, until it fits; return how many."""
+        return upkeep.shrink(self.path, table, megabytes * 1e6)
 
 
-def _dataset(table: str, delta: deltalake.DeltaTable) -> ds.Dataset:
-    """Open the files of one version; the partition schema is given, because inference would turn "000030" into 30."""
-    files = [unquote(urlparse(uri).path) if uri.startswith("file:") else unquote(uri) for uri in delta.file_uris()]
-    schema = _with_partitions(table)
-    if not files:
-        return ds.dataset(schema.empty_table())
-    columns = _partition_columns(table)
-    part = ds.partitioning(pa.schema([schema.field(c) for c in columns]), flavor="hive") if columns else None
-    root = str(Path(delta.table_uri.removeprefix("file://")))
-    return ds.dataset(files, schema=schema, format="parquet", partitioning=part, partition_base_dir=root)
-
-
-def _partition_columns(table: str) -> list[str]:
-    return ["interval", "group", "period"] if table == "bars" else []
-
-
-def _with_partitions(table: str) -> pa.Schema:
-    schema = pa.schema(SCHEMAS[table])
-    if table == "bars":
-        schema = schema.append(pa.field("group", pa.int32())).append(pa.field("period", pa.string()))
-    return schema
-
-
-def _partitioned(table: str, rows: pa.Table) -> pa.Table:
-    """Add `group` and `period`: the year for daily and longer bars, the month for intraday ones (both of the UTC
-    stamp).
-    """
-    if table != "bars":
-        return rows
-    symbol = rows["symbol"].combine_chunks().dictionary_encode()
-    interval = rows["interval"].combine_chunks().dictionary_encode()
-    if len(interval.dictionary) == 0:
-        return rows
-    counts = np.array([GROUPS.get(i, INTRADAY_GROUPS) for i in interval.dictionary.to_pylist()])
-    hashes = np.array([zlib.crc32(s.encode()) for s in symbol.dictionary.to_pylist()], dtype=np.int64)
-    intervals = interval.indices.to_numpy(zero_copy_only=False)
-    group = hashes[symbol.indices.to_numpy(zero_copy_only=False)] % counts[intervals]
-    daily = np.array([i in GROUPS for i in interval.dictionary.to_pylist()])[intervals]
-    months = rows["ts"].to_numpy().astype("datetime64[M]")
-    unique, place = np.unique(months, return_inverse=True)
-    month = np.array([str(m) for m in unique], dtype=object)[place]
-    year = np.array([str(m)[:4] for m in unique], dtype=object)[place]
-    period = np.where(daily, year, month)
-    return rows.append_column("group", pa.array(group, pa.int32())).append_column(
-        "period", pa.array(period, pa.string())
-    )
-
-
-def _merged(table: str, old: pa.Table, new: pa.Table) -> tuple[pa.Table, int]:
-    """Return old and new rows together, one a key (the last new one wins), sorted, and how many differ from before."""
-    keys = list(KEYS[table])
-    names = [n for n in new.column_names if n not in ("ingested_at",)]
-    both = pa.concat_tables([old.select(new.column_names), new]).combine_chunks()
-    order = pc.sort_indices(
-        both.append_column("_row", pa.array(np.arange(both.num_rows))),
-        sort_keys=[(k, "ascending") for k in keys] + [("_row", "ascending")],
-    )
-    both = both.take(order)
-    last = ~_equal_to_next(both, keys)
-    merged = both.filter(pa.array(last))
-    position = order.to_numpy(zero_copy_only=False)[last]
-    fresh = position >= old.num_rows
-    before = content_digest(old, keys) if old.num_rows else ""
-    if old.num_rows == merged.num_rows and before == content_digest(merged, keys):
-        return merged, 0
-    # A row that replaces an identical one is no change: compare it with its predecessor of the same key.
-    replaced = np.flatnonzero(last)[fresh]
-    same = _equal_rows(both.select(names), replaced - 1, replaced)
-    return merged, int(fresh.sum() - same.sum())
-
-
-def _equal_to_next(table: pa.Table, names: Sequence[str]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    rows = np.arange(table.num_rows)
-    out = np.zeros(table.num_rows, dtype=bool)
-    if table.num_rows > 1:
-        out[:-1] = _equal_rows(table.select(list(names)), rows[:-1], rows[1:])
-    return out
-
-
-def _equal_rows(table: pa.Table, a: Any, b: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Compare rows a[i] and b[i] of a table; null equals null and NaN equals NaN. A negative a[i] is unequal."""
-    out = np.ones(len(a), dtype=bool)
-    inside = np.asarray(a) >= 0
-    left, right = pa.array(np.where(inside, a, 0)), pa.array(b)
-    for name in table.column_names:
-        x, y = table[name].take(left), table[name].take(right)
-        same = pc.fill_null(pc.equal(x, y), False)
-        same = pc.or_(same, pc.and_(pc.is_null(x), pc.is_null(y)))
-        if pa.types.is_floating(x.type):
-            same = pc.or_(same, pc.and_(pc.fill_null(pc.is_nan(x), False), pc.fill_null(pc.is_nan(y), False)))
-        out &= same.to_numpy()
-    return out & inside
-
-
-def _any_of(touched: pa.Table) -> ds.Expression | None:
-    condition: ds.Expression | None = None
-    for row in touched.to_pylist():
-        one = ds.scalar(True)
-        for name, value in row.items():
-            one = one & (ds.field(name) == value)
-        condition = one if condition is None else condition | one
-    return condition
-
-
-def _predicate(touched: pa.Table) -> str:
-    """Return the SQL predicate that names exactly the touched partitions."""
-    rows = [
-        "(" + " AND ".join(f'"{k}" = {v}' if isinstance(v, int) else f"\"{k}\" = '{v}'" for k, v in row.items()) + ")"
-        for row in touched.to_pylist()
-    ]
-    return " OR ".join(rows)
-
-
-def _encodings(table: str) -> dict[str, Encoding]:
-    out: dict[str, Encoding] = {}
-    for field in SCHEMAS[table]:
-        if pa.types.is_floating(field.type):
-            out[field.name] = "BYTE_STREAM_SPLIT"
-        elif pa.types.is_timestamp(field.type):
-            out[field.name] = "DELTA_BINARY_PACKED"
-    return out
+@contextmanager
+def _undone(log: Log, written: list[File]) -> Iterator[None]:
+    """Delete the files of a change that was not committed."""
+    try:
+        yield
+    except BaseException:
+        for file in written:
+            (log.folder / file.path).unlink(missing_ok=True)
+        raise

@@ -7,8 +7,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from .merge import sorted_rows
 
 TS = pa.timestamp("us", tz="UTC")
 
@@ -73,12 +76,70 @@ QUARANTINE = pa.schema(
         _field("ingested_at", TS, "UTC"),
     ]
 )
-SCHEMAS = {"bars": BARS, "actions": ACTIONS, "symbols": SYMBOLS, "quarantine": QUARANTINE}
+_WHO, _DID = ("persons", "foreign", "institutions"), ("net", "buy", "sell")
+FLOWS = pa.schema(
+    [_field("symbol", pa.string()), _field("ts", TS, "end of the session, UTC")]
+    + [
+        _field(f"{who}_{did}_{what}", pa.float64(), unit)
+        for who in _WHO
+        for did in _DID
+        for what, unit in (("volume", "shares"), ("turnover", "KRW"))
+    ]
+    + [_field("source", pa.string()), _field("ingested_at", TS, "UTC")]
+)
+SESSIONS = pa.schema(
+    [
+        _field("venue", pa.string()),
+        _field("date", pa.date32(), "calendar day, KST"),
+        _field("open", pa.bool_()),
+        _field("source", pa.string()),
+        _field("ingested_at", TS, "UTC"),
+    ]
+)
+COVERAGE = pa.schema(  # which days of what the source was asked for and has answered in full
+    [
+        _field("symbol", pa.string()),
+        _field("interval", pa.string()),
+        _field("venue", pa.string()),
+        _field("source", pa.string()),
+        _field("first", pa.date32(), "KST"),
+        _field("last", pa.date32(), "KST"),
+        _field("rows", pa.int64(), "rows that the lake held of these days when this was written"),
+        _field("ingested_at", TS, "UTC"),
+    ]
+)
+PAGES = pa.schema(  # answers as they came over the wire, closed days only
+    [
+        _field("symbol", pa.string()),
+        _field("interval", pa.string()),
+        _field("venue", pa.string()),
+        _field("source", pa.string()),
+        _field("call", pa.string(), "name of the call"),
+        _field("query", pa.string(), "its parameters, JSON with sorted names"),
+        _field("number", pa.int32(), "place among the calls that made one history"),
+        _field("body", pa.binary()),
+        _field("ingested_at", TS, "UTC"),
+    ]
+)
+SCHEMAS = {
+    "bars": BARS,
+    "actions": ACTIONS,
+    "symbols": SYMBOLS,
+    "quarantine": QUARANTINE,
+    "flows": FLOWS,
+    "sessions": SESSIONS,
+    "coverage": COVERAGE,
+    "pages": PAGES,
+}
 KEYS: dict[str, tuple[str, ...]] = {
     "bars": ("symbol", "interval", "ts", "venue", "source"),
     "actions": ("symbol", "ex_date", "kind", "source"),
     "symbols": ("symbol", "as_of", "source"),
     "quarantine": ("source", "file", "line", "symbol", "interval", "ts", "reason"),
+    "flows": ("symbol", "ts", "source"),
+    "sessions": ("venue", "date", "source"),
+    "coverage": ("symbol", "interval", "venue", "source", "first"),
+    "pages": ("source", "venue", "interval", "symbol", "ingested_at", "number"),
 }
 
 
@@ -89,9 +150,7 @@ def content_digest(table: pa.Table, keys: Sequence[str] = ()) -> str:
     column `ingested_at` is left out). All NaN count as one; a null differs from NaN.
     """
     names = [n for n in table.column_names if n != "ingested_at"]
-    table = table.select(names)
-    if keys and table.num_rows > 1:
-        table = table.sort_by([(k, "ascending") for k in keys])
+    table = sorted_rows(keys, table, names) if keys and table.num_rows > 1 else table.select(names)
     total = hashlib.sha256()
     for name in sorted(names):
         column = table.column(name).combine_chunks()
@@ -108,10 +167,14 @@ def _bytes(column: pa.Array) -> bytes:
     kind = column.type
     if pa.types.is_dictionary(kind):
         return _bytes(column.cast(kind.value_type))
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        text = pc.fill_null(column, "").cast(pa.large_string())
-        lengths = pc.utf8_length(text).to_numpy(zero_copy_only=False)
-        return bytes(lengths.astype("int64").tobytes()) + "".join(text.to_pylist()).encode()
+    if pa.types.is_binary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        raw = pa.types.is_binary(kind)
+        whole = pc.fill_null(column, b"" if raw else "").cast(pa.large_binary() if raw else pa.large_string())
+        lengths = (pc.binary_length if raw else pc.utf8_length)(whole).to_numpy(zero_copy_only=False)
+        _, places, letters = whole.buffers()
+        edges = np.frombuffer(places, np.int64)[[whole.offset, whole.offset + len(whole)]] if len(whole) else (0, 0)
+        content = letters[int(edges[0]) : int(edges[1])].to_pybytes() if letters else b""
+        return bytes(lengths.astype("int64").tobytes()) + content
     if pa.types.is_floating(kind):
         values = pc.fill_null(column, 0.0).to_numpy(zero_copy_only=False)
         values = values + 0.0  # -0.0 and 0.0 are one value; a fresh array
