@@ -19,6 +19,8 @@ Day = date | np.datetime64 | str
 Days = npt.NDArray[np.datetime64]
 Floats = npt.NDArray[np.float64]
 Kind = Literal["stock", "preferred", "etf", "etn", "elw"] | str
+Segments = dict[str, tuple[Days, Days]]  # (opens, closes) by name
+VENUES = ("KRX", "NXT", "UN")  # UN: the other two as one
 
 
 class CalendarError(ValueError):
@@ -56,6 +58,18 @@ def _steps(*rows: tuple[str, float]) -> Steps:
 # daily bars exist from then.
 _OPENS = _steps(("1985-01-01", 570), ("1998-12-07", 540))
 _CLOSES = _steps(("1985-01-01", 900), ("2016-08-01", 930))
+AUCTION = np.timedelta64(10, "m")  # the last minutes of a session gather orders for one print at its close
+
+# Outside the regular session. Nextrade (NXT) trades since 2025-03-04, a day whose opening ceremony took the place of
+# the pre-market (E-today 2025-09-09); pre-market 08:00-08:50, main market from 30 s after the exchange's opening to the
+# start of its closing auction, after-market 15:40-20:00, for which orders are gathered from 15:30 (Kiwoom's guide).
+# On the first session of a year it has no pre-market (Asiae 2025-12-18), on an examination day none either and an
+# after-market that begins an hour later and ends at 20:00 (Herald 2025-11-13). The exchange's own after-market runs
+# 16:00-20:00 since 2026-09-14 (KRX notice of 2026); that it, too, begins an hour later on an examination day is our
+# reading of the exchange's rule for its older evening session.
+NXT_FIRST = np.datetime64("2025-03-04", "D")
+AFTER_FIRST = np.datetime64("2026-09-14", "D")
+_PRE, _EVENING = (480, 530), 1200  # minutes after midnight, KST
 
 # Ticks in KRW: (first day, ((price from, tick), ...)). 2023-01-25: KRX notice of 2023-01-17, one table for all markets.
 # Before, the table of 2010-10-04 stands for all earlier years; KOSDAQ then had 100 won from 50,000 upwards.
@@ -169,8 +183,7 @@ def session_opens(days: Days) -> Days:
     had."""
     days = _days(days)
     minutes = _dated(_OPENS, days).astype(np.int64)
-    minutes += 60 * (_among(days, _LATE) | _among(days, _FIRST_OF_YEAR))
-    return cast(Days, days.astype("datetime64[us]") + (minutes - 540).astype("timedelta64[m]"))
+    return _utc(days, minutes + 60 * (_among(days, _LATE) | _among(days, _FIRST_OF_YEAR)))
 
 
 def session_closes(days: Days) -> Days:
@@ -178,8 +191,50 @@ def session_closes(days: Days) -> Days:
     had."""
     days = _days(days)
     minutes = _dated(_CLOSES, days).astype(np.int64)
-    minutes += 60 * _among(days, _LATE)
-    return cast(Days, days.astype("datetime64[us]") + (minutes - 540).astype("timedelta64[m]"))
+    return _utc(days, minutes + 60 * _among(days, _LATE))
+
+
+def segments(venue: str, days: Days) -> Segments:
+    """Return when a venue of Korean shares trades on days: (opens, closes) as datetime64[us] in UTC by name of the
+    segment, in order of time.
+
+    venue : "KRX" (regular, after), "NXT" (pre, main, after) or "UN", both as one (pre, regular, after). NaT where a day
+    lacks a segment; a day without a session has those that it would have had. `regular` ends with the closing auction.
+    Raises ValueError for another venue.
+    """
+    if venue not in VENUES:
+        raise ValueError(f"expected one of {', '.join(VENUES)}, got {venue!r}; pipeline.venues knows other venues")
+    days = _days(days)
+    late = _among(days, _LATE)
+    opens, closes = session_opens(days), session_closes(days)
+    if venue == "KRX":
+        after = _utc(days, 960 + 60 * late), _utc(days, _EVENING)
+        return {"regular": (opens, closes), "after": _where(days >= AFTER_FIRST, *after)}
+    held = days >= NXT_FIRST
+    usual = held & (days > NXT_FIRST) & ~late & ~_among(days, _FIRST_OF_YEAR)
+    pre = _where(usual, *(_utc(days, minute) for minute in _PRE))
+    after = _where(held, closes + AUCTION, _utc(days, _EVENING))
+    if venue == "UN":
+        return {"pre": pre, "regular": (opens, closes), "after": after}
+    main = _where(held, opens + np.timedelta64(30, "s"), closes - AUCTION)
+    return {"pre": pre, "main": main, "after": after}
+
+
+def extended_hours(days: Days) -> tuple[Days, Days]:
+    """Return 08:00 and 20:00 KST of days as datetime64[us] in UTC: NXT and UN trade inside them, on some days in fewer
+    segments (see `segments`)."""
+    days = _days(days)
+    return _utc(days, _PRE[0]), _utc(days, _EVENING)
+
+
+def _utc(days: Days, minutes: int | npt.NDArray[np.int64]) -> Days:
+    """Return minutes after midnight, KST, of days as datetime64[us] in UTC."""
+    return cast(Days, days.astype("datetime64[us]") + np.asarray(minutes - 540).astype("timedelta64[m]"))
+
+
+def _where(held: npt.NDArray[np.bool_], opens: Days, closes: Days) -> tuple[Days, Days]:
+    never = np.datetime64("NaT", "us")
+    return np.where(held, opens, never), np.where(held, closes, never)
 
 
 def _one(day: Day) -> Days:

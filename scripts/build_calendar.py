@@ -1,7 +1,8 @@
 """Write pipeline/krx_holidays.json from exchange_calendars' XKRX and the dated overlay below.
 
 Needs the extra [calendar]. Run it when a year is added or a holiday is declared: `python scripts/build_calendar.py`;
-`--check` only says whether the file is up to date.
+`--check` only says whether the file is up to date. `--dates FOLDER` writes the days on which real shares traded, with
+which the tests compare the calendar.
 """
 
 import argparse
@@ -10,7 +11,10 @@ import sys
 from pathlib import Path
 
 FIRST, LAST = "1985-01-01", "2027-12-31"
-FILE = Path(__file__).resolve().parents[1] / "pipeline" / "krx_holidays.json"
+ROOT = Path(__file__).resolve().parents[1]
+FILE = ROOT / "pipeline" / "krx_holidays.json"
+DATES = ROOT / "tests" / "data" / "krx_session_dates.txt"
+SERIES = ("krx_daily.parquet", "krx_close_2019.parquet", "krx_close_2021.parquet")
 
 # Days that exchange_calendars 4.13.2 has as sessions and on which the exchange was or is shut. Those before 1999: no
 # trade in any daily series of the big stocks of the time (elections, the Olympic opening, last days of the year).
@@ -71,11 +75,32 @@ def build() -> str:
     )
 
 
+def dates(folder: Path) -> str:
+    """Return the days of which a folder of real series has rows, of any symbol: a line a year, month and day."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    parts = [pq.read_table(folder / name, columns=["date"])["date"].to_numpy() for name in SERIES]
+    days = np.unique(np.concatenate([part.astype("datetime64[D]") for part in parts])).astype(str).tolist()
+    years: dict[str, list[str]] = {}
+    for day in days:
+        years.setdefault(day[:4], []).append(day[5:7] + day[8:])
+    head = f"# Days with rows in {', '.join(SERIES)}, {days[0]}..{days[-1]}: scripts/build_calendar.py --dates FOLDER\n"
+    return head + "".join(f"{year} {' '.join(found)}\n" for year, found in years.items())
+
+
 def main() -> int:
-    """Write or check the file."""
+    """Write or check the file, or write the sample of dates."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare only; exit code 1 when the file is out of date")
+    parser.add_argument(
+        "--dates", type=Path, metavar="FOLDER", help=f"write {DATES.relative_to(ROOT)} from this folder"
+    )
     arguments = parser.parse_args()
+    if arguments.dates:
+        DATES.write_text(dates(arguments.dates))
+        print(f"{DATES}: written, {DATES.stat().st_size} bytes")
+        return 0
     text = build()
     same = FILE.exists() and FILE.read_text() == text
     if arguments.check:
