@@ -92,10 +92,9 @@ def _from_text(column: pa.ChunkedArray) -> tuple[Floats, Bools]:
 
 def _finite(column: pa.ChunkedArray) -> tuple[Floats, Bools]:
     """Return a float64 column with NaN for what is missing or infinite, and where it is infinite."""
-    values = np.array(column.to_numpy(), dtype=np.float64)
+    values: Floats = np.asarray(column.to_numpy(), dtype=np.float64)
     endless = np.isinf(values)
-    values[endless] = np.nan
-    return values, endless
+    return np.where(endless, np.nan, values) if endless.any() else values, endless
 
 
 def times(distinct: pa.Array, date_format: str = "") -> Times:

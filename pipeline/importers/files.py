@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import unicodedata
 import zipfile
 import zlib
@@ -18,7 +19,20 @@ from pathlib import Path, PurePosixPath
 
 TEXT_ENDINGS = (".csv", ".txt", ".tsv")
 PARQUET_ENDINGS = (".parquet", ".pq")
-ENDINGS = (*TEXT_ENDINGS, *(e + ".gz" for e in TEXT_ENDINGS), *PARQUET_ENDINGS)
+FEATHER_ENDINGS = (".feather", ".arrow")
+CANDLE_ENDINGS = (".json", ".json.gz")
+ENDINGS = (
+    *TEXT_ENDINGS,
+    *(e + ".gz" for e in TEXT_ENDINGS),
+    *PARQUET_ENDINGS,
+    *FEATHER_ENDINGS,
+    *CANDLE_ENDINGS,
+)
+# Prices shrink to a third or a tenth, tables with many blanks to a fiftieth. What claims more than this is damaged or
+# was made to fill the memory; below FREE_BYTES it cannot.
+SHRINKS, FREE_BYTES = 250, 256 * 2**20
+DEFLATE = 1032  # no more than this can come out of a byte (https://zlib.net/zlib_tech.html)
+PIECE = 16 * 2**20
 MAGIC = (  # what files that carry a wrong ending most often are
     (b"PAR1", "a Parquet file", "rename it to .parquet"),
     (b"PK\x03\x04", "a zip archive or an Excel workbook", "rename an archive to .zip, save a workbook as CSV"),
@@ -55,8 +69,16 @@ class Entry:
     read: Callable[[], bytes]
 
     @property
-    def parquet(self) -> bool:
-        return self.ending in PARQUET_ENDINGS
+    def columnar(self) -> bool:
+        return self.ending in (*PARQUET_ENDINGS, *FEATHER_ENDINGS)
+
+    @property
+    def feather(self) -> bool:
+        return self.ending in FEATHER_ENDINGS
+
+    @property
+    def candles(self) -> bool:
+        return self.ending in CANDLE_ENDINGS
 
 
 @dataclass
@@ -184,7 +206,18 @@ def _bytes(file: Path) -> bytes:
         ) from error
 
 
+def require_sound_size(packed: int, unpacked: int) -> None:
+    """Raise BadFile when data would grow beyond anything that bars can have been packed to."""
+    if unpacked > max(FREE_BYTES, SHRINKS * packed):
+        raise BadFile(
+            "grows_too_much",
+            f"expected packed data to grow at most {SHRINKS}-fold, got {unpacked / 2**20:,.0f} MiB or more out of "
+            f"{packed / 2**20:,.3f} MiB; download the file again, or unpack it if you trust it",
+        )
+
+
 def _unzipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    require_sound_size(info.compress_size, info.file_size)  # zipfile stops at the size that is claimed
     try:
         return archive.read(info)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
@@ -196,8 +229,16 @@ def _unzipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
 
 
 def _unpacked(read: Callable[[], bytes]) -> bytes:
+    packed = read()
     try:
-        return gzip.decompress(read())
+        if len(packed) * DEFLATE <= FREE_BYTES:
+            return gzip.decompress(packed)
+        out = bytearray()
+        with gzip.GzipFile(fileobj=io.BytesIO(packed)) as stream:
+            while piece := stream.read(PIECE):
+                out += piece
+                require_sound_size(len(packed), len(out))
+        return bytes(out)
     except (OSError, EOFError, zlib.error) as error:
         raise BadFile(
             "not_gzip", f"expected gzip data because of the ending .gz, got: {error}; rename or copy the file again"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
@@ -13,13 +14,17 @@ import pyarrow.parquet as pq
 
 from . import layout as layouts
 from . import rows, text
-from .files import BadFile, Entry, as_text
+from .files import BadFile, Entry, as_text, require_sound_size
 from .layout import Layout
+from .names import NUMBERS
 from .rows import Rows
 from .section import QUARANTINE_COLUMNS, ImportSection
 
 SHOWN = 400  # characters of a row that are kept
+CANDLES = Layout("bars", tuple(sorted((role, i) for i, role in enumerate(("date", *NUMBERS[:5])))), 6)
+CANDLE_START, CANDLE_END, CANDLE_BETWEEN = (re.compile(p) for p in (rb"\[\s*\[", rb"\]\s*\]\s*$", rb"\]\s*,\s*\["))
 Lost = tuple[int, int, str, str]  # file, line, reason, text
+Opened = tuple[pa.Schema, int, Callable[[list[str]], pa.Table]]  # columns, rows, and how to read some columns
 
 
 class Group:
@@ -40,8 +45,10 @@ class Group:
         """Read one file; one that cannot be used is noted. `owned` says that its name tells the symbol of its rows."""
         self.files += 1
         try:
-            if entry.parquet:
-                self._add_table(number, *parquet(entry, self.section), owned)
+            if entry.columnar:
+                self._add_table(number, *columnar(entry, self.section), owned)
+            elif entry.candles:
+                self._add_bodies(number, CANDLES, candles(number, entry.read(), self.section), owned)
             else:
                 self._add_text(number, entry.read(), owned)
         except BadFile as bad:
@@ -113,9 +120,12 @@ class Group:
         if layout.kind == "listing":
             self.listings.append(text.parse(layout, bodies).table)
         else:
-            _require_symbol(layout, owned)
-            self._bodies[layout] += bodies
-            self._by_file[number] = bodies
+            self._add_bodies(number, layout, bodies, owned)
+
+    def _add_bodies(self, number: int, layout: Layout, bodies: list[text.Body], owned: bool) -> None:
+        _require_symbol(layout, owned)
+        self._bodies[layout] += bodies
+        self._by_file[number] = bodies
 
     def _add_table(self, number: int, layout: Layout, table: pa.Table, owned: bool) -> None:
         if layout.kind == "listing":
@@ -134,23 +144,55 @@ def _require_symbol(layout: Layout, owned: bool) -> None:
         )
 
 
-def parquet(entry: Entry, section: ImportSection) -> tuple[Layout, pa.Table]:
-    """Return the layout of a Parquet file and the columns that it needs, named by role or symbol."""
+def candles(number: int, data: bytes, section: ImportSection) -> list[text.Body]:
+    """Return the candles of a JSON file, [[start in ms UTC, open, high, low, close, volume], …], as lines of text."""
+    if section.market == "KRX" or section.stamps != "start":
+        raise BadFile(
+            "unknown_stamps",
+            "expected ingest.files to have market=other and stamps=start for candles in JSON, whose stamps are starts, "
+            f"got market={section.market} and stamps={section.stamps}; take configs/freqtrade.yaml as an example",
+        )
+    inner = data.strip()
+    if not CANDLE_START.match(inner):
+        raise BadFile("not_candles", "expected a list of candles, got other JSON; take the file out of the folder")
+    if not CANDLE_END.search(inner[-16:]):
+        raise BadFile("broken_json", "expected a list of candles to its end, got a part of one; download it again")
+    lines = CANDLE_BETWEEN.sub(b"\n", CANDLE_END.sub(b"", inner[inner.index(b"[", 1) + 1 :]).replace(b"\n", b" "))
+    return text.bodies(number, lines + b"\n", 0)
+
+
+def columnar(entry: Entry, section: ImportSection) -> tuple[Layout, pa.Table]:
+    """Return the layout of a Parquet or Feather file and the columns that it needs, named by role or symbol."""
     data = entry.read()
     try:
-        file = pq.ParquetFile(io.BytesIO(data))
-        names = file.schema_arrow.names
+        schema, rows, read = (_feather if entry.feather else _parquet)(data)
+        names = schema.names
         layout = layouts.of_columns(names, section.columns)
         if layout is None:
             raise BadFile("missing_column", layouts.needed([], names))
         wanted = {names[i]: role for role, i in layout.roles} | {names[i]: symbol for i, symbol in layout.wide}
-        table = file.read(columns=list(wanted))
+        nested = [name for name in wanted if pa.types.is_nested(schema.field(name).type)]
+        if nested:
+            raise BadFile("nested_column", f"expected plain columns, got lists or records in {', '.join(nested)}")
+        require_sound_size(len(data), 8 * len(wanted) * rows)
+        table = read(list(wanted))
     except (pa.ArrowException, OSError) as error:
-        got = "text" if data[:64].isascii() and data.strip() else "other bytes"
+        got = "text" if data[:64].isascii() and data.strip() else "other bytes or a part of one"
         raise BadFile(
-            "not_parquet",
-            f"expected a Parquet file because of its ending, got {got} ({error}); rename or write it again",
+            f"not_{'feather' if entry.feather else 'parquet'}",
+            f"expected a whole file of its kind because of the ending {entry.ending}, got {got} ({error}); rename, "
+            "copy or write it again",
         ) from error
     if table.num_rows == 0:
-        raise BadFile("empty_file", "expected rows of bars, got a Parquet file without rows; take it out of the folder")
+        raise BadFile("empty_file", "expected rows of bars, got a file without rows; take it out of the folder")
     return layout, table.rename_columns([wanted[name] for name in table.column_names])
+
+
+def _parquet(data: bytes) -> Opened:
+    file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)  # of pages that have one
+    return file.schema_arrow, file.metadata.num_rows, lambda names: file.read(columns=names)
+
+
+def _feather(data: bytes) -> Opened:
+    file = pa.ipc.open_file(data)
+    return file.schema, 0, lambda names: file.read_all().select(names)

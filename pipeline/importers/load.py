@@ -4,6 +4,7 @@ it is met.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import groupby
@@ -16,16 +17,19 @@ import pyarrow.compute as pc
 from pipeline import quality
 from storage.emit import Emit, silent
 
-from . import listing, rows
-from .files import Entry, FilesError, Found, opened
+from . import base, listing, rows, stamps
+from .cells import Longs
+from .files import BadFile, Entry, FilesError, Found, opened
 from .group import Group
-from .names import code_in, company_in, index_in
+from .names import Pair, code_in, company_in, index_in, pair_in
 from .rows import Rows, Symbols
 from .section import BAR_COLUMNS, QUARANTINE_COLUMNS, ImportSection, Loaded
 
 GROUP_BYTES = 64 * 2**20  # of the files that are read together; more costs memory and saves nothing
 TOLD = 5  # files named in a message
 TELL_FILES = 100
+UNTRADED = BadFile("not_traded", "expected prices of trades, got mark or index prices or funding rates by the name")
+INTERVAL = re.compile(r"^([1-9]\d*[mh]|1d|1w|1mo)$")
 DISAGREE_ROWS, DISAGREE_SHARE = (
     20,
     0.01,
@@ -54,8 +58,11 @@ class _Load:
         self.names = [entry.name for entry in found.entries] + [name for name, _ in found.bad]
         self.owners: dict[int, str] = {}  # number of a file -> the one symbol that its name tells
         self.companies: dict[str, str] = {}
+        self.named: dict[int, str] = {}  # number of a file -> the interval that its name tells
         self.folders: dict[str, set[str]] = defaultdict(set)  # symbol -> folders with bars of it
         self.bases: set[str] = set()
+        self.untraded: set[int] = set()  # numbers of files of rates and index prices
+        self.stamped: set[str] = set()  # intraday intervals about whose stamps something was said
         self.listings: list[pa.Table] = []
         self.reasons: Counter[str] = Counter()
         self.troubles: list[str] = []
@@ -71,7 +78,10 @@ class _Load:
                 for number, (_, bad) in enumerate(self.found.bad, total):
                     group.refuse(number, bad)
             for number, entry in files:
-                group.read(number, entry, owned=number in self.owners)
+                if number in self.untraded:
+                    group.refuse(number, UNTRADED)
+                else:
+                    group.read(number, entry, owned=number in self.owners)
                 done += 1
                 if done % TELL_FILES == 0 or done == total:
                     self.emit("progress", done=done, total=total, unit="files")
@@ -98,10 +108,31 @@ class _Load:
                 company = index[1] if index else company_in(entry.stem, symbol) if symbol else None
                 if symbol and company:
                     self.companies[symbol] = company
+            if told := self._pair(entry.stem):
+                symbol = told.symbol
+                if told.interval:
+                    self.named[number] = told.interval
+                if not told.traded:
+                    self.untraded.add(number)
             if symbol:
                 self.owners[number] = symbol
                 self.folders[symbol].add(entry.folder)
         self._refuse_folders()
+
+    def _pair(self, stem: str) -> Pair | None:
+        """Return what a file's name tells beyond a KRX code: by the section's pattern, or as candles are named."""
+        if not self.section.file_name:
+            return None if self.section.market == "KRX" else pair_in(stem)
+        found = re.search(self.section.file_name, stem)
+        if not found:
+            return None
+        interval = found.groupdict().get("interval") or ""
+        if interval and not INTERVAL.match(interval):
+            raise FilesError(
+                f"expected an interval such as 15m, 1h or 1d in the name {stem}, got {interval!r}; correct the group "
+                "interval in ingest.files.file_name, or leave it out"
+            )
+        return Pair(found["symbol"], interval, True)
 
     def _groups(self) -> list[list[Numbered]]:
         """Put files of single symbols, in order of symbol, in groups of about GROUP_BYTES, and all others in one group
@@ -110,7 +141,7 @@ class _Load:
         numbered = list(enumerate(self.found.entries))
         single = sorted((f for f in numbered if f[0] in self.owners), key=lambda f: (self.owners[f[0]], f[0]))
         several = [f for f in numbered if f[0] not in self.owners]
-        if self.section.join_folders:  # a symbol may be anywhere
+        if self.section.join_folders or self.section.complete:  # a symbol may be anywhere; all are held against all
             return [single + several]
         out: list[list[Numbered]] = [[]]
         size = 0
@@ -138,8 +169,11 @@ class _Load:
         if found is not None:
             counts["blank"] = int(found.empty.sum())
             found = rows.taken(found, ~found.empty)
+            others = rows.other_markets(found, self.section.markets)
+            counts["other_market"] = int(others.sum())
+            found = rows.taken(found, ~others)
             fault = rows.faults(found)
-        by_interval = {} if found is None else rows.intervals(found, self.section)
+        by_interval = {} if found is None else self._intervals(found)
         if found is not None and "" in by_interval:
             fault[np.isin(found.file, by_interval.pop("")) & (fault == 0)] = rows.REASONS.index("unknown_interval")
         quarantined = group.quarantine(found, fault, self.names, lambda n: self.symbols.names[n] if n >= 0 else None)
@@ -160,19 +194,42 @@ class _Load:
             yield self._checked(group, chosen, interval, quarantined, counts)
             quarantined, counts = QUARANTINE_COLUMNS.empty_table(), {}
 
+    def _intervals(self, found: Rows) -> dict[str, stamps.Ints]:
+        """Return interval -> files, of names where they tell it."""
+        out: dict[str, stamps.Ints] = {}
+        if self.named and not self.section.interval:
+            by_name: dict[str, list[int]] = defaultdict(list)
+            for number in stamps.numbers_of(found.file).tolist():
+                by_name[self.named.get(number, "")].append(number)
+            rest = np.isin(found.file, by_name.pop("", []))
+            out = {interval: np.array(files, np.int32) for interval, files in by_name.items()}
+            if not rest.any():
+                return out
+            found = rows.taken(found, rest)
+        for interval, files in stamps.intervals(found.file, found.wall, found.timed, self.section).items():
+            out[interval] = np.union1d(out[interval], files) if interval in out else files
+        return out
+
     def _checked(
         self, group: Group, chosen: Rows, interval: str, quarantined: pa.Table, counts: dict[str, int]
     ) -> Loaded:
-        ts = rows.ends(chosen, interval, self.section)
+        ts = stamps.ends(chosen.wall, chosen.offset, interval, self.section)
+        self._tell_stamps(interval)
         table = rows.bars(chosen, ts, self.symbols, interval, self.section, self.names)
         good, bad = quality.check(table, market=self.section.market)
-        good = good.cast(BAR_COLUMNS)
+        unsorted, reversed_ = _against_order(chosen, ts)
         counts |= {
             "duplicate": table.num_rows - good.num_rows - bad.num_rows,
-            "unsorted": int(((np.diff(ts) < 0) & (np.diff(chosen.file) == 0) & (np.diff(chosen.symbol) == 0)).sum()),
+            "unsorted": unsorted,
+            "newest_first": reversed_,
             "padded": self.symbols.padded - self.padded,
         }
-        self.padded = self.symbols.padded
+        actions = None
+        bases = good["base"].to_numpy() if "base" in good.column_names else None
+        good = good.select(BAR_COLUMNS.names).cast(BAR_COLUMNS)
+        if bases is not None and interval == "1d" and self.section.market == "KRX":
+            actions, counts["changes_not_used"] = base.found_in(good, bases)
+            self._tell_changes(counts["changes_not_used"])
         self._refuse_disagreement(bad, counts["duplicate"])
         self._note_folders(chosen)
         files = {name: number for number, name in enumerate(self.names)}
@@ -183,18 +240,44 @@ class _Load:
         self.good += good.num_rows
         told = None
         if good.num_rows:
-            told = self._symbol_rows(good, chosen)
+            told = self._symbol_rows(good, chosen, ts)
             self.last = max(self.last, told["as_of"].to_numpy().max())
+            counts["whole_points"] = _whole_points(good, told)
         no_range = bool(good.num_rows) and all(
             pc.all(pc.is_nan(good[name])).as_py() for name in ("open", "high", "low")
         )
-        return Loaded(good, quarantined, told, self.section.market, no_range, interval, counts)
+        return Loaded(good, quarantined, told, self.section.market, no_range, interval, counts, actions)
 
-    def _symbol_rows(self, good: pa.Table, chosen: Rows) -> pa.Table:
-        latest = good.group_by("symbol").aggregate([("ts", "max")]).sort_by("symbol")
-        day = rows.day_of(latest["ts_max"].cast(pa.int64()).to_numpy(), self.section)
-        told = listing.last_said(chosen, self.symbols)
-        return listing.of_bars(latest["symbol"].to_pylist(), day, self.companies, told)
+    def _symbol_rows(self, good: pa.Table, chosen: Rows, ts: Longs) -> pa.Table:
+        ends = good.group_by("symbol").aggregate([("ts", "min"), ("ts", "max")])
+        first, last = (
+            stamps.day_of(ends[name].cast(pa.int64()).to_numpy(), self.section) for name in ("ts_min", "ts_max")
+        )
+        names = ends["symbol"].to_pylist()
+        latest = dict(zip(names, last))
+        day = stamps.day_of(ts, self.section) if chosen.said else last
+        told = listing.of_bars(chosen, day, self.symbols, latest, self.companies)
+        if self.section.complete and self.section.market == "KRX":
+            begins, owners = dict(zip(names, first)), told["symbol"].to_pylist()
+            told = listing.with_ends(told, np.array([begins[s] for s in owners]), np.array([latest[s] for s in owners]))
+        return told
+
+    def _tell_stamps(self, interval: str) -> None:
+        if interval[-1] in "mh" and interval not in self.stamped:
+            self.stamped.add(interval)
+            what = {"end": "ends", "start": "starts", "last": "last moments"}[self.section.stamps]
+            text = f"stamps of {interval} bars are taken for their {what} (ingest.files.stamps)"
+            self.emit("log", level="info", text=f"{text}; those without a zone are in {self.section.timezone}")
+
+    def _tell_changes(self, lost: int) -> None:
+        if lost:
+            self.emit(
+                "log",
+                level="warning",
+                text=f"expected changes whose base price (close - change) is nearly always the close of the day "
+                f"before, got others in {self.path}: {lost} are not used and no corporate actions come from them; "
+                "prices may be adjusted, or name another column as ingest.files.columns.change",
+            )
 
     def _read_listing(self, path: Path) -> None:
         with opened(path) as found:
@@ -273,3 +356,22 @@ class _Load:
             f"expected bars in {len(self.names)} file(s) under {self.path.absolute()}, "
             f"got none that can be used ({counted}). First troubles: {' | '.join(self.troubles) or 'none'}"
         )
+
+
+def _against_order(chosen: Rows, ts: Longs) -> tuple[int, int]:
+    """Return how many rows go against the order of their file, and how many files begin with the last bar."""
+    step = np.diff(ts)
+    together = (np.diff(chosen.file) == 0) & (np.diff(chosen.symbol) == 0)
+    size = int(chosen.file.max()) + 1 if len(chosen) else 0
+    down, up = (np.bincount(chosen.file[1:][together & way], minlength=size) for way in (step < 0, step > 0))
+    return int(np.minimum(down, up).sum()), int((down > up).sum())
+
+
+def _whole_points(good: pa.Table, told: pa.Table) -> int:
+    """Return the rows of indices all of whose closes are whole: exchanges give two decimals."""
+    indices = told.filter(pc.equal(told["kind"], "index"))["symbol"]
+    total = 0
+    for symbol in pc.unique(indices).to_pylist():
+        close = good.filter(pc.equal(good["symbol"], symbol))["close"].to_numpy()
+        total += len(close) if (close == np.floor(close)).all() else 0
+    return total

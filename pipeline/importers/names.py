@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 PRICES = ("open", "high", "low", "close")
 NUMBERS = (*PRICES, "volume", "turnover")
-ROLES = ("date", "time", "code", *NUMBERS, "source", "name", "market", "sector", "shares")
+READ = (*NUMBERS, "change")  # what is read as a number; the change only tells the base price
+ROLES = ("date", "time", "code", *READ, "source", "name", "market", "section", "sector", "shares")
 
 # Spelled as `normalised` leaves them: lower case, without blanks, underscores and units in brackets. The first that is
 # present is taken, so an unadjusted close goes before an adjusted one.
@@ -66,9 +68,12 @@ ACCEPTED: dict[str, tuple[str, ...]] = {
     ),
     "volume": ("volume", "거래량", "vol", "vol.", "acmlvol", "cntgvol", "trqu", "acctrdvol", "tickvolume"),
     "turnover": ("turnover", "거래대금", "amount", "value", "acmltrpbmn", "trprc", "acctrdval"),
+    # "change" alone is a ratio in the files of most libraries, so that it is not among these
+    "change": ("changes", "대비", "전일대비", "cmpprevddprc", "prdyvrss", "vs"),
     "source": ("source", "출처"),
     "name": ("name", "종목명", "회사명", "한글종목명", "한글종목약명", "isuabbrv", "itmsnm"),
     "market": ("market", "시장구분", "시장", "시장명", "mktnm", "mrktctg"),
+    "section": ("dept", "소속부", "sectpnm"),
     "sector": ("sector", "업종명", "업종", "sectnm", "industry"),
     "shares": ("shares", "상장주식수", "stocks", "listshrs", "lstgstcnt"),
 }
@@ -101,6 +106,13 @@ MARKETS = {
 
 # A KRX short code: four digits and two digits or letters (00680K, 0126Z0); of an ETN Q and six digits.
 _IN_TEXT = re.compile(r"(?<![0-9A-Za-z])A?(?P<code>\d{4}[0-9A-Z]{2}|Q\d{6})(?![0-9A-Za-z])")
+# Files of candles are named by pair, length and, of futures, the coin that they are settled in:
+# BTC_USDT-1h, BTC_USDT_USDT-1h-futures (https://www.freqtrade.io/en/stable/data-download/).
+_PAIR = re.compile(
+    r"^(?P<base>[A-Za-z0-9]+)_(?P<quote>[A-Za-z0-9]+)(?:_(?P<settled>[A-Za-z0-9]+))?"
+    r"-(?P<length>[1-9]\d*[mhdwM])(?:-(?P<kind>\w+))?$"
+)
+TRADED = ("", "spot", "futures")  # mark, index and funding rates are no prices at which anything was traded
 _KOREAN = re.compile(r"[\uac00-\ud7a3]")
 _NOT_A_NAME = {
     *(
@@ -176,6 +188,26 @@ def code_in(text: str) -> str | None:
     """Return the KRX code in a text such as A005930, 005930.KS, 005930_삼성전자 or 삼성전자(005930), else None."""
     found = _IN_TEXT.search(unicodedata.normalize("NFC", text))
     return found["code"] if found else None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Hold what the name of a file of candles tells; interval "" = a length that is not known here."""
+
+    symbol: str
+    interval: str
+    traded: bool
+
+
+def pair_in(stem: str) -> Pair | None:
+    """Return what BTC_USDT-1h (BTC/USDT) or BTC_USDT_USDT-8h-funding_rate tells, None for other names."""
+    found = _PAIR.match(stem)
+    if not found:
+        return None
+    symbol = f"{found['base']}/{found['quote']}" + (f":{found['settled']}" if found["settled"] else "")
+    length = found["length"].replace("M", "mo")
+    known = length[-1] in "mh" or length in ("1d", "1w", "1mo")
+    return Pair(symbol, length if known else "", (found["kind"] or "") in TRADED)
 
 
 def company_in(text: str, code: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -10,19 +10,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import krx
 from storage.schema import TS
 
 from . import cells
 from .cells import NO_ZONE, Bools, Floats, Longs, Stamps
 from .layout import Layout
-from .names import NUMBERS, PRICES, code_in, index_in
+from .names import MARKETS, NUMBERS, PRICES, READ, code_in, index_in
 from .section import BAR_COLUMNS, ImportSection
+from .stamps import Ints, numbers_of
 
-Ints = npt.NDArray[np.int32]
 Said = tuple[Ints, list[str]]  # a text column: codes (-1 = empty) into distinct texts
-SAID = ("name", "market", "sector", "shares")
-KST, KST_US = "Asia/Seoul", 9 * 3_600_000_000  # without daylight saving time since 1988-10
+SAID = ("name", "market", "section", "sector", "shares")
 REASONS = ("", "not_a_date", "unknown_symbol", "not_a_number", "columns_out_of_order", "unknown_interval")
 
 
@@ -94,12 +92,12 @@ def of_table(
             table, layout, file, line, symbols, Rows(file, line, file, wall, offset, timed, dated, dated, {}, {}, set())
         )
     values, wrong, filled = {}, np.zeros(n, bool), np.zeros(n, bool)
-    for name in NUMBERS:
+    for name in READ:
         if name in table.column_names:
             values[name], odd = cells.numbers(table[name])
-            wrong |= odd
+            wrong |= odd & (name != "change")  # a bar is none the worse for an arrow beside its change
             filled |= odd | ~np.isnan(values[name])
-        else:
+        elif name in NUMBERS:
             values[name] = np.full(n, np.nan)
     if "code" in table.column_names:
         codes, texts = said(table["code"])
@@ -107,7 +105,7 @@ def of_table(
         symbol = known[codes]
     else:
         owners = np.full(int(file.max()) + 1 if n else 0, -1, np.int32)
-        for f in _distinct(file).tolist():
+        for f in numbers_of(file).tolist():
             owners[f] = owner(f)
         symbol = owners[file]
     told = {name: said(table[name]) for name in SAID if name in table.column_names}
@@ -129,7 +127,9 @@ def together(parts: Sequence[Rows]) -> Rows:
         return parts[0]
     plain = [f.name for f in fields(Rows) if f.name not in ("values", "said", "basis")]
     columns = {name: np.concatenate([getattr(p, name) for p in parts]) for name in plain}
-    values = {name: np.concatenate([p.values[name] for p in parts]) for name in NUMBERS}
+    present = [name for name in READ if any(name in p.values for p in parts)]
+    unknown = {name: [p.values.get(name, np.full(len(p), np.nan)) for p in parts] for name in present}
+    values = {name: np.concatenate(found) for name, found in unknown.items()}
     told = {}
     for name in SAID:
         if any(name in p.said for p in parts):
@@ -153,67 +153,46 @@ def taken(rows: Rows, chosen: Bools) -> Rows:
     return Rows(**plain, values=values, said=told, basis=rows.basis)
 
 
-def intervals(rows: Rows, section: ImportSection) -> dict[str, Ints]:
-    """Return interval -> files: what the section says or what the stamps of each file show; "" where they show nothing.
-
-    The interval of a file is the most frequent step between its distinct stamps, in whole minutes.
-    """
-    if section.interval or not rows.timed.any():
-        return {section.interval or "1d": _distinct(rows.file)}
-    order = np.argsort(rows.file, kind="stable")
-    files, first = np.unique(rows.file[order], return_index=True)
-    out: dict[str, list[int]] = {}
-    for file, mine in zip(files.tolist(), np.split(order, first[1:])):
-        stamps = rows.wall[mine]
-        steps = np.diff(np.unique(stamps[~np.isnat(stamps)].astype(np.int64)))
-        name = "1d"
-        if rows.timed[mine].any():
-            sizes, counts = np.unique(steps, return_counts=True)
-            name = _named(int(sizes[counts.argmax()])) if len(steps) else ""
-        out.setdefault(name, []).append(file)
-    return {name: np.array(found, np.int32) for name, found in out.items()}
-
-
-def ends(rows: Rows, interval: str, section: ImportSection) -> Longs:
-    """Return the end of each bar in microseconds UTC; a row without a stamp gets 0.
-
-    A daily KRX bar ends at its session's scheduled close, another daily bar at the midnight that ends its day in the
-    section's zone. An intraday stamp is the end, or the start plus the interval, as the section says.
-    """
-    known = rows.offset != NO_ZONE
-    wall = np.where(np.isnat(rows.wall), np.datetime64(0, "us"), rows.wall)
-    zone = KST if section.market == "KRX" and interval[-1] not in "mh" else section.timezone
-    if interval in ("1d", "1w", "1mo"):
-        if known.any():
-            wall = np.where(known, _local(wall.astype(np.int64) - np.where(known, rows.offset, 0), zone), wall)
-        day = wall.astype("datetime64[D]")
-        days = np.arange(day.min(), day.max() + 1) if len(day) else day
-        place = (day - days[:1]).astype(np.int64)
-        closes: Longs = krx.session_closes(days).astype(np.int64) if section.market == "KRX" else _utc(days + 1, zone)
-        out: Longs = closes[place]
-        return out
-    utc = np.where(known, wall.astype(np.int64) - np.where(known, rows.offset, 0), 0)
-    if not known.all():
-        utc = np.where(known, utc, _utc(wall, zone))
-    return utc + (_length_us(interval) if section.stamps == "start" else 0)
-
-
 def bars(
     rows: Rows, ts: Longs, symbols: Symbols, interval: str, section: ImportSection, files: Sequence[str]
 ) -> pa.Table:
-    """Return the rows as quality.check takes them: BARS without source and ingested_at, file, line and an empty row."""
+    """Return the rows as quality.check takes them: BARS without source and ingested_at, file, line and an empty row.
+
+    Where the files tell the change from the day before there is a column base too: the price that it was counted from.
+    """
+    values = _unscaled(rows, symbols, section.price_scale) if section.price_scale else rows.values
     same = np.zeros(len(rows), np.int32)
     columns = {
         "symbol": _decoded(rows.symbol, symbols.names),
         "venue": _decoded(same, [section.venue]),
         "interval": _decoded(same, [interval]),
         "ts": pa.array(ts).cast(TS),
-        **{name: pa.array(rows.values[name]) for name in NUMBERS},
-        "turnover": pa.array(rows.values["turnover"], from_pandas=True),
+        **{name: pa.array(values[name]) for name in NUMBERS},
+        "turnover": pa.array(values["turnover"], from_pandas=True),
     }
     ordered = {name: columns[name] for name in BAR_COLUMNS.names}
+    if "change" in values:
+        ordered["base"] = pa.array(values["close"] - values["change"])
     unread = pa.nulls(len(rows), pa.string())  # the text of a row is looked up only for those that end in quarantine
     return pa.table({**ordered, "file": _decoded(rows.file, files), "line": pa.array(rows.line), "row": unread})
+
+
+def other_markets(rows: Rows, wanted: Sequence[str]) -> Bools:
+    """Return the rows of markets that are not wanted; one that does not say its market is wanted."""
+    out = np.zeros(len(rows), bool)
+    if wanted and "market" in rows.said:
+        codes, texts = rows.said["market"]
+        names = [MARKETS.get(text.strip(), text.strip()).upper() for text in texts]
+        chosen = [any(name == w or name.startswith(f"{w} ") for w in map(str.upper, wanted)) for name in names]
+        out = ~np.array([*chosen, True], bool)[codes]
+    return out
+
+
+def _unscaled(rows: Rows, symbols: Symbols, scale: Mapping[str, float]) -> dict[str, Floats]:
+    """Divide prices, and the changes between them, by their symbol's scale."""
+    by_symbol = np.array([scale.get(name, scale.get("*", 1.0)) for name in symbols.names])
+    divisor = by_symbol[rows.symbol]
+    return {name: value / divisor if name in (*PRICES, "change") else value for name, value in rows.values.items()}
 
 
 def faults(rows: Rows) -> npt.NDArray[np.int8]:
@@ -236,11 +215,6 @@ def faults(rows: Rows) -> npt.NDArray[np.int8]:
 
 def _decoded(codes: Ints, texts: Sequence[str]) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(list(texts), pa.string()))
-
-
-def _distinct(file: Ints) -> Ints:
-    out: Ints = np.flatnonzero(np.bincount(file)).astype(np.int32)
-    return out
 
 
 def _stamps(table: pa.Table, section: ImportSection) -> tuple[Stamps, Longs, Bools, Bools]:
@@ -293,43 +267,3 @@ def _melted(table: pa.Table, layout: Layout, file: Ints, line: Longs, symbols: S
         columns = (file[at], line[at], number, stamps.wall[at], stamps.offset[at], stamps.timed[at], wrong[at], no)
         parts.append(Rows(*columns, values, {}, set()))
     return together(parts)
-
-
-def day_of(ts: Longs, section: ImportSection) -> npt.NDArray[np.datetime64]:
-    """Return the day that each bar ends, in the market's zone; midnight ends the day before."""
-    local = _local(ts, KST if section.market == "KRX" else section.timezone)
-    out: npt.NDArray[np.datetime64] = (local - np.timedelta64(1, "us")).astype("datetime64[D]")
-    return out
-
-
-def _named(step_us: int) -> str:
-    minutes, rest = divmod(step_us, 60_000_000)
-    if minutes >= 1440:
-        return "1d"
-    if rest or minutes == 0:
-        return ""
-    return f"{minutes // 60}h" if minutes % 60 == 0 else f"{minutes}m"
-
-
-def _length_us(interval: str) -> int:
-    return int(interval[:-1]) * (60 if interval[-1] == "m" else 3600) * 1_000_000
-
-
-def _utc(wall: Stamps, zone: str) -> Longs:
-    """Convert local times; one that a change of clocks doubles is taken as the earlier, one that it skips as the moment
-    of the change.
-    """
-    if zone == KST:
-        return wall.astype("datetime64[us]").astype(np.int64) - KST_US
-    local = pa.array(wall.astype("datetime64[us]"))
-    found = pc.assume_timezone(local, zone, ambiguous="earliest", nonexistent="latest")
-    out: Longs = found.cast(pa.int64()).to_numpy(zero_copy_only=False)
-    return out
-
-
-def _local(utc_us: Longs, zone: str) -> Stamps:
-    if zone == KST:  # needs no zone files
-        return (utc_us + KST_US).astype("datetime64[us]")
-    moments = pa.array(utc_us, pa.int64()).cast(pa.timestamp("us", tz=zone))
-    out: Stamps = pc.local_timestamp(moments).to_numpy(zero_copy_only=False).astype("datetime64[us]")
-    return out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import pyarrow as pa
 from pydantic import field_validator
 
-from storage.schema import BARS, QUARANTINE, SYMBOLS
+from storage.schema import ACTIONS, BARS, QUARANTINE, SYMBOLS
 from storage.section import Section, setting
 
 from .files import files_digest
@@ -19,6 +21,7 @@ from .names import ROLES
 GIVEN_BY_INGEST = ("source", "ingested_at")
 BAR_COLUMNS = pa.schema([f for f in BARS if f.name not in GIVEN_BY_INGEST])
 QUARANTINE_COLUMNS = pa.schema([f for f in QUARANTINE if f.name not in GIVEN_BY_INGEST])
+ACTION_COLUMNS = pa.schema([f for f in ACTIONS if f.name not in GIVEN_BY_INGEST])
 SYMBOL_COLUMNS = pa.schema([f for f in SYMBOLS if f.name not in GIVEN_BY_INGEST])
 
 
@@ -34,16 +37,38 @@ class ImportSection(Section):
         "length of a bar; empty = from the stamps (a date without a time of day is 1d)",
         pattern=r"^([1-9]\d*(m|h)|1d|1w|1mo)?$",
     )
-    stamps: Literal["end", "start"] = setting("end", "what an intraday stamp names: the end or the start of its bar")
+    stamps: Literal["end", "start", "last"] = setting(
+        "end",
+        "what a stamp names: the end of its bar, its start, or its last moment (23:59:59.999 ends at midnight)",
+    )
     timezone: str = setting("Asia/Seoul", "zone of stamps that carry none", min_length=1)
     date_format: str = setting("", "strptime pattern of dates whose spelling is not recognised, such as %d/%m/%Y")
     columns: dict[str, str] = setting(
         dict,
-        "names in the files by role (date, time, code, open, high, low, close, volume, turnover, source, name, market, "
-        "sector, shares); goes before the table of known names",
+        "names in the files by role (date, time, code, open, high, low, close, volume, turnover, change, source, name, "
+        "market, section, sector, shares); goes before the table of known names",
     )
     header: tuple[str, ...] = setting(
         (), "roles of the columns of files without a header, in order; '' = not read; empty = by their number"
+    )
+    file_name: str = setting(
+        "",
+        "regular expression for file names without their ending, with the groups symbol and, where names tell it, "
+        "interval; empty = the names that are known",
+    )
+    price_scale: dict[str, float] = setting(
+        dict,
+        "prices in the files are this many times the real ones and are divided by it, by symbol; '*' = every other "
+        "symbol",
+    )
+    markets: tuple[str, ...] = setting(
+        (),
+        "markets to read where the files have a column of them (KOSDAQ includes KOSDAQ GLOBAL); empty = all",
+    )
+    complete: bool = setting(
+        False,
+        "the files hold every listed symbol on every day: one that begins later or ends earlier than they do was "
+        "listed or delisted then",
     )
     basis: str = setting("", "value of the files' column 'source' to read, where it names several adjustment bases")
     join_folders: bool = setting(
@@ -62,6 +87,25 @@ class ImportSection(Section):
         unknown = sorted({*value} - {*ROLES, ""})
         if unknown:
             raise ValueError(f"expected roles of {', '.join(ROLES)}, got {', '.join(unknown)}")
+        return value
+
+    @field_validator("file_name")
+    @classmethod
+    def _pattern(cls, value: str) -> str:
+        try:
+            groups = re.compile(value).groupindex
+        except re.error as error:
+            raise ValueError(f"expected a regular expression, got {value!r}: {error}") from error
+        if value and "symbol" not in groups:
+            raise ValueError(f"expected a group (?P<symbol>…), got {value!r}; add it")
+        return value
+
+    @field_validator("price_scale")
+    @classmethod
+    def _scale(cls, value: Mapping[str, float]) -> Mapping[str, float]:
+        wrong = {symbol: scale for symbol, scale in value.items() if not (math.isfinite(scale) and scale > 0)}
+        if wrong:
+            raise ValueError(f"expected positive numbers, got {wrong}; correct them")
         return value
 
     @field_validator("timezone")
@@ -86,10 +130,15 @@ class Loaded:
     bars : BARS without source and ingested_at; open/high/low/volume NaN where the files have none, turnover
         null.
     quarantined : QUARANTINE without source and ingested_at.
-    symbols : SYMBOLS without source and ingested_at, or None; an index has kind "index" and is no stock to trade.
+    symbols : SYMBOLS without source and ingested_at, or None; an index has kind "index" and is no stock to trade. A
+        row for each day on which what the files say about a symbol changed, and one for its last bar.
+    actions : ACTIONS without source and ingested_at: where the base price (close - change) leaves the previous close;
+        None where the files tell no base price.
     close_only : True when no bar of the batch has an open, high or low.
-    counts : files and rows read; rows dropped without being wrong (blank, duplicate: identical to another one, index);
-        rows that were out of order (unsorted) and codes that had lost their leading zeros (padded).
+    counts : files and rows read; rows dropped without being wrong (blank, duplicate: identical to another one,
+        other_market); rows against the order of their file (unsorted), files that begin with the last bar
+        (newest_first), codes that had lost their leading zeros (padded), rows of an index without decimals
+        (whole_points), changes from the day before that could not be used (changes_not_used).
     """
 
     bars: pa.Table
@@ -99,3 +148,4 @@ class Loaded:
     close_only: bool
     interval: str
     counts: dict[str, int] = field(default_factory=dict)
+    actions: pa.Table | None = None

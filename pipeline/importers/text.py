@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from .layout import Layout
-from .names import NUMBERS
+from .names import READ
 
 PIECE_BYTES = 128 * 2**20  # a larger file is parsed in pieces of about this size
 CELL = pa.dictionary(pa.int32(), pa.string())
@@ -116,7 +116,7 @@ def _arrow(layout: Layout, data: bytes) -> tuple[pa.Table, list[tuple[int, str]]
     names = [f"column {i}" for i in range(layout.width)]
     wanted = {names[i]: role for role, i in layout.roles} | {names[i]: symbol for i, symbol in layout.wide}
     types: dict[str, pa.DataType] = {
-        n: CELL for n, role in wanted.items() if role not in NUMBERS and role not in dict(layout.wide).values()
+        n: CELL for n, role in wanted.items() if role not in READ and role not in dict(layout.wide).values()
     }
     numeric = [n for n in wanted if n not in types]
     if b"0x" in data or b"0X" in data:  # Arrow would read 0x10 as a number

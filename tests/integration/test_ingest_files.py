@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import krx, request
+from pipeline import actions, krx, request
 from pipeline.importers import FilesError
 from pipeline.request import IngestSection, RequestError
 from storage.lake import Lake
+from storage.store import read_json
+from tests import marcap_files
 
 from .kis_server import Stage
 
@@ -132,3 +134,36 @@ def test_real_files_of_seven_stocks_and_an_index(tmp_path: Path, market_data: Pa
     assert len(one.receipt.symbols) == 7 and manifest["indices"] == ["KOSPI"]
     assert "KOSPI" not in one.receipt.symbols and manifest["rows"] > 40_000
     assert one.receipt.start.year == 1985 and not one.receipt.close_only
+
+
+def test_base_prices_of_yearly_files_become_actions(tmp_path: Path) -> None:
+    folder = tmp_path / "years"
+    folder.mkdir()
+    old, new = krx.sessions("2022-12-26", "2022-12-29"), krx.sessions("2023-01-02", "2023-01-06")
+    row = marcap_files.row
+    marcap_files.write(folder, 2022, [row(str(d), "005930", 50_000, 0) for d in old])
+    split = [row(str(d), "005930", 1_010 if i else 1_000, 0 if i != 1 else 10) for i, d in enumerate(new)]
+    marcap_files.write(folder, 2023, [*split, *(row(str(d), "112240", 700, 0, market="KONEX") for d in new)])
+    one = stage(tmp_path, folder, files={"markets": ["KOSPI"], "complete": True})
+    manifest = one.run()
+    assert manifest["counts"]["other_market"] == 5 and one.receipt.symbols == ("005930",)
+    found = one.receipt.actions().to_pylist()
+    assert [(a["symbol"], a["ex_date"], a["factor"]) for a in found] == [("005930", date(2023, 1, 2), 50.0)]
+    bars = one.receipt.bars("1d")
+    assert bars["close"].to_pylist() == [50_000.0] * 4 + [1_000.0] + [1_010.0] * 4, "raw in the lake"
+    adjusted = actions.adjust(bars.to_pandas(), one.receipt.actions())
+    assert adjusted["close"].tolist() == [50_000.0] * 5 + [50_500.0] * 4
+    described = read_json(one.out / "quality.json")["1d"]
+    assert described["beyond_limit"]["explained"] == 1 and described["basis_jumps"]["rows"] == 0
+    assert one.run()["content"] == manifest["content"]
+
+
+def test_candles_of_pairs(tmp_path: Path, market_data: Path) -> None:
+    candles = {"market": "other", "venue": "BINANCE", "timezone": "UTC", "stamps": "start"}
+    one = stage(tmp_path, market_data / "crypto_1h_freqtrade_raw.zip", files=candles, symbols=["BTC/USDT", "ETH/USDT"])
+    manifest = one.run()
+    assert one.receipt.intervals == ("1h",) and one.receipt.venue == "BINANCE" and one.receipt.market == "other"
+    assert one.receipt.symbols == ("BTC/USDT", "ETH/USDT") and manifest["rows"] == one.receipt.bars("1h").num_rows
+    assert one.receipt.bars("1h", symbols=["BTC/USDT"])["ts"][0].as_py() == datetime(2021, 1, 1, 1, tzinfo=UTC)
+    assert "taken for their starts" in one.logs
+    assert read_json(one.out / "quality.json")["1h"]["notes"]

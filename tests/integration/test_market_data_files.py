@@ -1,10 +1,11 @@
-"""The importers on real KRX files: every set is read whole, and its known troubles are found and named."""
+"""The importers on real files: every set is read whole, and its known troubles are found and named."""
 
 from __future__ import annotations
 
 import shutil
 from collections import Counter
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,92 @@ def test_listing_in_cp949_names_the_panel(market_data: Path) -> None:
     assert len(told) == 1_785
 
 
-def test_hourly_bars_of_another_exchange(market_data: Path) -> None:
-    parts = _loaded(market_data / "fx_h1_d1_raw.zip", market="other", venue="FX", timezone="UTC", stamps="start")
+def _of_other(path: Path, **section: Any) -> tuple[pa.Table, Counter[str]]:
+    parts = _loaded(path, market="other", timezone="UTC", **section)
+    assert _reasons(parts) == {}
+    return _bars(parts), _counts(parts)
+
+
+def test_hourly_candles_of_41_pairs(market_data: Path) -> None:
+    bars, counts = _of_other(market_data / "crypto_1h_freqtrade_raw.zip", venue="BINANCE", stamps="start")
+    assert counts["files"] == 41 and counts["rows"] == bars.num_rows == 164_753
+    lengths = bars.group_by("symbol").aggregate([("ts", "count"), ("ts", "min"), ("ts", "max")])
+    assert (pc.min(lengths["ts_count"]).as_py(), pc.max(lengths["ts_count"]).as_py()) == (2_334, 4_090)
+    assert pc.min(bars["ts"]).as_py() == datetime(2021, 1, 1, 1, tzinfo=UTC), "the start was midnight"
+    assert set(pc.unique(bars["interval"]).to_pylist()) == {"1h"} and "BTC/USDT" in lengths["symbol"].to_pylist()
+    found = quality.summary(bars, market="other")
+    assert found["uneven"]["rows"] > 0 and any("longer than a bar" in text for text in found["notes"])
+
+
+def test_quarter_hours_in_local_time_whose_clock_changes(market_data: Path) -> None:
+    bars, counts = _of_other(
+        market_data / "BTCUSDT_15m_raw.zip",
+        venue="BINANCE",
+        stamps="last",
+        columns={"date": "close_datetime", "turnover": "quote_volume"},
+        file_name=r"^(?P<symbol>[A-Z]+)_",
+    )
+    assert bars.num_rows == 22_748 == counts["rows"] and set(bars["symbol"].to_pylist()) == {"BTCUSDT"}
+    ends = bars["ts"].to_pylist()
+    assert ends[0] == datetime(2023, 12, 31, 23, 15, tzinfo=UTC), "00:14:59.999 one hour east of Greenwich"
+    assert {b - a for a, b in pairwise(ends)} == {timedelta(minutes=15)}, "no hour is lost or doubled on 2024-03-31"
+    found = quality.summary(bars, market="other")
+    assert found["uneven"]["rows"] == 0 == found["without_volume"] and found["notes"] == []
+
+
+def test_hourly_bars_newest_first_after_a_comment(market_data: Path) -> None:
+    bars, counts = _of_other(
+        market_data / "Coinbase_BTCUSD_1h.csv",
+        venue="COINBASE",
+        stamps="start",
+        date_format="%Y-%m-%d %I-%p",
+        columns={"volume": "volume_btc", "turnover": "volume"},
+    )
+    assert bars.num_rows == 20_111 and (counts["newest_first"], counts["unsorted"]) == (1, 5)
+    last = bars.slice(bars.num_rows - 1).to_pylist()[0]
+    assert last["ts"] == datetime(2019, 10, 17, 10, tzinfo=UTC) and last["close"] == 8035.88
+    assert (last["volume"], last["turnover"]) == (61.25, 492394.56), "coins, and the dollars paid for them"
+    found = quality.summary(bars, market="other")
+    assert found["without_volume"] == 28 and "28 bars have no volume" in found["notes"]
+
+
+def test_currencies_with_scaled_prices_and_weekends(market_data: Path) -> None:
+    parts = _loaded(
+        market_data / "fx_h1_d1_raw.zip",
+        market="other",
+        venue="FX",
+        timezone="UTC",
+        stamps="start",
+        file_name=r"^(?P<symbol>[A-Z]{6})[hd]1$",
+        price_scale={"USDJPY": 1_000, "*": 100_000},
+    )
     rows = Counter({part.interval: part.bars.num_rows for part in parts})
     assert rows["1h"] == 115_200 and _reasons(parts) == {}
+    for part in parts:
+        assert set(pc.unique(part.bars["symbol"]).to_pylist()) == {"AUDUSD", "USDJPY"}
+        yen = part.bars.filter(pc.equal(part.bars["symbol"], "USDJPY"))["close"]
+        assert 75 < pc.min(yen).as_py() < pc.max(yen).as_py() < 130
+    hourly = next(part.bars for part in parts if part.interval == "1h")
+    assert hourly.slice(0, 1)["volume"][0].as_py() > 0, "ticks are counted as volume"
+    found = quality.summary(hourly.filter(pc.equal(hourly["symbol"], "USDJPY")), market="other")
+    assert 450 <= found["uneven"]["rows"] <= 550 and 70 < found["uneven"]["worst"][0]["hours"] <= 80
+
+
+def test_one_source_of_a_table_of_several(market_data: Path) -> None:
+    parts = _loaded(market_data / "krx_daily.parquet", basis="v2")
+    assert _bars(parts).num_rows == 3_910
+    raw = _bars(_loaded(market_data / "krx_daily_raw" / "v2"))
+    assert content_digest(_bars(parts), KEY) == content_digest(raw, KEY)
+
+
+def test_known_troubles_of_daily_files_are_notes(market_data: Path) -> None:
+    bars = _bars(_loaded(market_data / "krx_daily_raw" / "v1"))
+    index = pc.equal(bars["symbol"], "KOSPI")
+    found = quality.summary(bars.filter(pc.invert(index)), market="KRX")
+    assert found["saturdays"] == 2_346
+    notes = " | ".join(found["notes"])
+    assert "2,346 bars are of Saturdays" in notes and "off any price tick" in notes
+    assert "beyond the price limit" in notes and "symbol 035420" in notes
+    assert _counts(_loaded(market_data / "krx_daily_raw" / "v1"))["whole_points"] == int(pc.sum(index).as_py())
+    both = quality.summary(_bars(_loaded(market_data / "krx_daily_raw" / "v3")), market="KRX")
+    assert both["without_volume"] == 3 and "3 bars have no volume" in both["notes"]
