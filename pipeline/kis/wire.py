@@ -5,10 +5,12 @@ The client parses with what the simulator renders with. The calls themselves are
 files, which are fixed-width text and not JSON, are in `master.py`. Nothing here does I/O.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -36,21 +38,29 @@ from pipeline.kis.layouts import (
     Tr,
 )
 
+LAST_LABEL = np.timedelta64(20, "h")  # KST
 
-def _stamp(days: Days) -> pa.Array:
-    return pa.array(krx.session_closes(days)).cast(STAMP)
+
+def day_ends(days: Days, venue: str = "KRX") -> pa.Array:
+    """Return the moments at which the daily bars of days are over: the scheduled close, on NXT and both venues as one
+    the end of the evening's trade."""
+    ends = krx.session_closes(days)
+    if venue != "KRX":
+        evening = krx.segments(venue, days)["after"][1]
+        ends = np.where(np.isnat(evening), ends, evening)
+    return pa.array(ends).cast(STAMP)
 
 
 def _nullable(values: Floats) -> pa.Array:
     return pa.array(values, mask=np.isnan(values))
 
 
-def parse_daily(body: Mapping[str, Any]) -> pa.Table:
+def parse_daily(body: Mapping[str, Any], venue: str = "KRX") -> pa.Table:
     """Read a page of FHKST03010100 (period D) into DAILY_ROWS, in the page's order (newest first); empty `{}` rows are
     left out.
 
     On days without a trade (mod_yn Y) and where KIS sends 0, open, high and low are NaN and the close is kept. `ts` is
-    the day's scheduled close. Raises WireError.
+    the end of the day's trade at the venue. Raises WireError.
     """
     page = rows_of(DAILY, body)
     days = page.dates("stck_bsop_date")
@@ -64,7 +74,7 @@ def parse_daily(body: Mapping[str, Any]) -> pa.Table:
     return pa.table(
         [
             pa.array(days),
-            _stamp(days),
+            day_ends(days, venue),
             *prices,
             close,
             volume,
@@ -85,15 +95,16 @@ def parse_minutes(body: Mapping[str, Any], tr: Tr = MINUTES_PAST) -> pa.Table:
     first.
 
     A label is the start of its minute, so that `ts` is label + 1 minute; the label of the closing auction equals the
-    scheduled close and stays (153000 -> 15:30:00 KST). `cumulative` becomes a minute's own turnover in `minute_bars`.
-    Raises WireError.
+    scheduled close and stays (153000 -> 15:30:00 KST), as does 200000, the end of all trade. `cumulative` becomes a
+    minute's own turnover in `minute_bars`. Raises WireError.
     """
     page = rows_of(tr, body)
     days = page.dates("stck_bsop_date")
     labels = page.texts("stck_cntg_hour", "a time HHMMSS")
     seconds = np.array([int(t[:2]) * 3600 + int(t[2:4]) * 60 + int(t[4:]) for t in labels], "timedelta64[s]")
     start = days.astype("datetime64[us]") + seconds - np.timedelta64(9, "h")
-    ts = np.where(start == krx.session_closes(days), start, start + np.timedelta64(1, "m"))
+    last = (start == krx.session_closes(days)) | (seconds == LAST_LABEL)
+    ts = np.where(last, start, start + np.timedelta64(1, "m"))
     columns = [page.numbers_of(field, zero=False) for field in ("stck_oprc", "stck_hgpr", "stck_lwpr", "stck_prpr")]
     arrays = [
         pa.array(days),
@@ -130,16 +141,16 @@ def parse_index(body: Mapping[str, Any]) -> pa.Table:
     days = page.dates("stck_bsop_date")
     fields = ("bstp_nmix_oprc", "bstp_nmix_hgpr", "bstp_nmix_lwpr", "bstp_nmix_prpr")
     prices = [page.numbers_of(field, decimal=True, zero=False) for field in fields]
-    arrays = [pa.array(days), _stamp(days), *prices, page.numbers_of("acml_vol"), page.numbers_of("acml_tr_pbmn")]
+    arrays = [pa.array(days), day_ends(days), *prices, page.numbers_of("acml_vol"), page.numbers_of("acml_tr_pbmn")]
     return pa.table(arrays, schema=INDEX_ROWS)
 
 
-def parse_investors(body: Mapping[str, Any]) -> pa.Table:
-    """Read FHKST01010900 into INVESTOR_ROWS, newest first; before a day's close its flows are blank and null. Raises
-    WireError."""
-    page = rows_of(INVESTORS, body)
+def parse_investors(body: Mapping[str, Any], tr: Tr = INVESTORS) -> pa.Table:
+    """Read FHKST01010900 or FHPTJ04160001 (`tr`) into INVESTOR_ROWS, newest first; before a day's close its flows are
+    blank and null. Raises WireError."""
+    page = rows_of(tr, body)
     days = page.dates("stck_bsop_date")
-    arrays = [pa.array(days), _stamp(days), page.numbers_of("stck_clpr", zero=False), page.numbers_of("prdy_vrss")]
+    arrays = [pa.array(days), day_ends(days), page.numbers_of("stck_clpr", zero=False), page.numbers_of("prdy_vrss")]
     arrays += [page.signs("prdy_vrss_sign"), *(_nullable(page.numbers_of(field)) for field in FLOWS)]
     return pa.table(arrays, schema=INVESTOR_ROWS)
 
@@ -229,24 +240,53 @@ def _rows(fields: Sequence[str], columns: Mapping[str, list[str]]) -> list[dict[
     return [dict(zip(fields, row)) for row in zip(*(columns[field] for field in fields))]
 
 
+_DAILY_LINE = (
+    '{"stck_bsop_date":"%d","stck_clpr":"%d","stck_oprc":"%d","stck_hgpr":"%d","stck_lwpr":"%d","acml_vol":"%d",'
+    '"acml_tr_pbmn":"%d","flng_cls_code":"%s","prtt_rate":"%.2f","mod_yn":"%s","prdy_vrss_sign":"%s",'
+    '"prdy_vrss":"%d","revl_issu_reas":"%s"}\n'
+)
+_SIGNS = np.array(["", "1", "2", "3", "4", "5"])
+
+
+def daily_lines(columns: Mapping[str, Any]) -> list[bytes]:
+    """Write columns named as in DAILY_ROWS (NumPy; `ts` is not needed) as rows of FHKST03010100, a JSON object each.
+
+    One format over all rows and one split: a server of histories spends its time here. Unknown numbers are "0".
+    """
+    days = columns["date"]
+    months = days.astype("datetime64[M]")
+    dates = (months.astype(np.int64) // 12 + 1970) * 10_000 + (months.astype(np.int64) % 12 + 1) * 100
+    dates += (days - months).astype(np.int64) + 1
+    cells = (
+        dates.tolist(),
+        *(_integers(columns[name]) for name in ("close", "open", "high", "low", "volume", "turnover")),
+        _escaped(columns["lock"]),
+        np.nan_to_num(columns["ratio"]).tolist(),
+        np.where(columns["untraded"], "Y", "N").tolist(),
+        _SIGNS[columns["sign"]].tolist(),
+        _integers(columns["close"] - columns["base"]),
+        _escaped(columns["reason"]),
+    )
+    text = (_DAILY_LINE * len(dates)) % tuple(itertools.chain.from_iterable(zip(*cells)))
+    return text.encode().splitlines()
+
+
+def _integers(values: Floats) -> list[int]:
+    return np.nan_to_num(values, nan=0.0).astype(np.int64).tolist()  # type: ignore[no-any-return]
+
+
+def _escaped(texts: Any) -> list[str]:
+    column: list[str] = texts.tolist()
+    known = {text: orjson.dumps(text).decode()[1:-1] for text in set(column)}
+    return [known[text] for text in column]
+
+
 def render_daily(rows: pa.Table) -> list[dict[str, str]]:
     """Write DAILY_ROWS as the `output2` of FHKST03010100; parse_daily gives them back."""
-    columns = {
-        "stck_bsop_date": compact(rows["date"].to_numpy()),
-        "stck_clpr": whole(_floats(rows, "close")),
-        "stck_oprc": whole(_floats(rows, "open")),
-        "stck_hgpr": whole(_floats(rows, "high")),
-        "stck_lwpr": whole(_floats(rows, "low")),
-        "acml_vol": whole(_floats(rows, "volume")),
-        "acml_tr_pbmn": whole(_floats(rows, "turnover")),
-        "flng_cls_code": rows["lock"].to_pylist(),
-        "prtt_rate": decimal(_floats(rows, "ratio")),
-        "mod_yn": _yes(rows["untraded"].to_numpy()),
-        "prdy_vrss_sign": _sign(rows["sign"].to_numpy()),
-        "prdy_vrss": whole(_floats(rows, "close") - _floats(rows, "base")),
-        "revl_issu_reas": rows["reason"].to_pylist(),
-    }
-    return _rows(DAILY.fields, columns)
+    numbers = ("open", "high", "low", "close", "volume", "turnover", "base", "ratio")
+    columns: dict[str, Any] = {name: _floats(rows, name) for name in numbers}
+    columns |= {name: rows[name].to_numpy() for name in ("date", "sign", "lock", "untraded", "reason")}
+    return [orjson.loads(line) for line in daily_lines(columns)]
 
 
 def render_minutes(rows: pa.Table) -> list[dict[str, str]]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.kis.simulator.gate import Quota, Refused, Tokens, Window
+from pipeline.kis.simulator.gate import Approvals, Quota, Refused, Tokens, Window
 
 GAPS = st.lists(st.integers(0, 600).map(lambda gap: gap / 1000), min_size=1, max_size=60)
 
@@ -66,3 +66,15 @@ def test_one_token_a_minute_the_same_for_six_hours_gone_after_a_day() -> None:
     assert code(tokens.check, f"Bearer {later['access_token']}", "key", "wrong") == "EGW00105"
     tokens.revoke(str(later["access_token"]))
     assert code(tokens.check, f"Bearer {later['access_token']}", "key", "secret") == "EGW00121"
+
+
+def test_approval_keys_last_a_day_and_older_ones_stay_good() -> None:
+    now = [1000.0]
+    approvals = Approvals(clock=lambda: now[0])
+    first = approvals.issue("app")
+    now[0] += 3600.0
+    second, other = approvals.issue("app"), approvals.issue("other")
+    assert len({first, second, other}) == 3
+    assert [approvals.owner(key) for key in (first, second, other, "", "none")] == ["app", "app", "other", None, None]
+    now[0] += 23 * 3600.0
+    assert approvals.owner(first) is None and approvals.owner(second) == "app"

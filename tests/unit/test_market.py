@@ -237,6 +237,37 @@ def test_thousands_of_listings_cost_nothing_until_asked_for() -> None:
     assert len(market.daily(market.listings[2_699].symbol)["close"]) > 0
 
 
+@pytest.mark.parametrize("since", ["1999-03-02", "2015-07-01", "2022-09-01", "2026-11-19"])
+def test_the_end_of_a_path_can_be_had_without_its_beginning(market: Market, since: str) -> None:
+    place = int(np.searchsorted(paths.DAYS, np.datetime64(since)))
+    for item in market.listings[:60]:
+        whole = market.path(item.symbol)
+        part = paths.path(market.seed, item, market.factors, market.kappa, place)
+        assert whole.first <= part.first <= max(place, whole.first)
+        for name in ("open", "high", "low", "close", "volume", "turnover", "base", "halted", "lower", "upper"):
+            np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[part.first - whole.first :])
+
+
+@pytest.mark.parametrize("text, running", [("2026-11-18T08:30", False), ("2026-11-18T11:00", True)])
+def test_base_and_volume_without_the_path_are_those_of_the_days(text: str, running: bool) -> None:
+    market = Market(11, 40, clock=at(text))
+    for item in market.on_board("KOSPI"):
+        rows = market.daily(item.symbol)
+        base, volume = market.standing(item)
+        assert base == (rows["base"][-1] if running else rows["close"][-1])
+        assert volume == rows["volume"][-2 if running else -1]
+
+
+def test_some_issues_get_another_name() -> None:
+    listings = Market(11, 100).listings
+    renamed = [item for item in listings if item.renamed is not None]
+    assert {item.number % 20 for item in renamed} == {2, 12} and len(renamed) == 10
+    assert len({item.later for item in renamed} | {item.name for item in listings}) == 110
+    for item in renamed:
+        assert item.renamed is not None and START < item.renamed < END
+        assert item.name_on(item.renamed - timedelta(days=1)) == item.name != item.name_on(item.renamed)
+
+
 def test_wrong_clocks_and_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="ISO"):
         moment("yesterday")

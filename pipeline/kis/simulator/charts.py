@@ -9,15 +9,19 @@ from datetime import date, timedelta
 from functools import lru_cache
 
 import numpy as np
+import orjson
 import pyarrow as pa
 
 from pipeline import krx
 from pipeline.kis import layouts, wire
-from pipeline.kis.simulator.indices import index_rows
+from pipeline.kis.quotations import INDEX_MINUTES
+from pipeline.kis.simulator.indices import index_minutes, index_rows
 from pipeline.kis.simulator.market import PRICES, Columns, Market
 from pipeline.kis.simulator.paths import DAYS, span
+from pipeline.kis.simulator.universe import stream
 
 _CHUNK = 256  # sessions rendered together
+_CHUNKS = 384  # of about 0.1 MB
 _YEAR = timedelta(days=366)  # minutes are kept about that long
 _MINUTE = np.timedelta64(1, "m")
 _FLOWS = ("persons", "foreign", "institutions")
@@ -46,15 +50,9 @@ def as_bytes(rows: list[Row]) -> Rows:
     return [(template % tuple(row.values())).encode() for row in rows]
 
 
-def daily_table(columns: Columns) -> pa.Table:
-    """Return market columns as DAILY_ROWS, in the same order."""
-    known = {name: columns[name] for name in (*PRICES, "volume", "turnover", "base", "sign", "lock", "ratio", "reason")}
-    arrays = {name: pa.array(values) for name, values in known.items()}
-    arrays["date"], arrays["untraded"] = pa.array(columns["date"]), pa.array(columns["halted"])
-    arrays["ts"] = pa.array(krx.session_closes(columns["date"])).cast(layouts.STAMP)
-    return pa.table(
-        {field.name: arrays[field.name].cast(field.type) for field in layouts.DAILY_ROWS}, schema=layouts.DAILY_ROWS
-    )
+def daily_rows(columns: Columns) -> Rows:
+    """Render market columns as rows of FHKST03010100, in the same order."""
+    return wire.daily_lines(columns | {"untraded": columns["halted"]})
 
 
 def by_period(columns: Columns, period: str) -> Columns:
@@ -82,14 +80,41 @@ def by_period(columns: Columns, period: str) -> Columns:
     return out
 
 
+@dataclass(frozen=True)
+class Rewriting:
+    """A broker that has rewritten history: for a share of the symbols, daily prices before the last `sessions` closed
+    sessions are shown times `factor`. Which symbols follows from the seed alone."""
+
+    seed: int
+    share: float
+    sessions: int
+    factor: float
+
+    def strikes(self, symbol: str) -> bool:
+        """Say whether a symbol's history is rewritten."""
+        return bool(stream(self.seed, "rewritten", symbol).random() < self.share)
+
+    def of(self, columns: Columns, since: np.datetime64) -> Columns:
+        """Return columns with the prices before `since` multiplied, in whole won; volume and turnover stay."""
+        old = columns["date"] < since
+        names = (*PRICES, "base", "upper", "lower")
+        return columns | {name: np.where(old, np.round(columns[name] * self.factor), columns[name]) for name in names}
+
+
 class Charts:
     """Rendered rows of one market."""
 
-    def __init__(self, market: Market) -> None:
-        self.market = market
-        self._chunk = lru_cache(maxsize=1024)(self._render_chunk)
+    def __init__(self, market: Market, rewriting: Rewriting | None = None) -> None:
+        self.market, self.rewriting = market, rewriting
+        self._chunk = lru_cache(maxsize=_CHUNKS)(self._render_chunk)
         self._periods = lru_cache(maxsize=64)(self._render_periods)
         self._session = lru_cache(maxsize=512)(self._render_session)
+
+    def _shown(self, symbol: str, columns: Columns) -> Columns:
+        """Return daily columns as they are to be seen: those of a rewritten history are multiplied."""
+        if self.rewriting is None or not self.rewriting.strikes(symbol):
+            return columns
+        return self.rewriting.of(columns, DAYS[max(self.market.closed() - self.rewriting.sessions, 0)])
 
     def stamp(self) -> int:
         """Return a number that changes when what the market shows may change: each session's end, and each minute of a
@@ -98,16 +123,17 @@ class Charts:
         minute = 0 if running is None else int(self.market.instant().astype("datetime64[m]").astype(np.int64))
         return self.market.closed() * 100_000_000 + minute
 
-    def _render_chunk(self, symbol: str, at: int, adjusted: bool, actions: int) -> tuple[list[int], Rows]:
-        """Render the closed sessions of one chunk. `actions` (how many are known) keeps adjusted rows of different
-        times apart."""
+    def _render_chunk(self, symbol: str, at: int, adjusted: bool, actions: int) -> tuple[int, Rows]:
+        """Render the closed sessions of one chunk: the first one's place, and the rows. `actions` (how many are known)
+        keeps adjusted rows of different times apart."""
         days = DAYS[at * _CHUNK : (at + 1) * _CHUNK]
-        columns = self.market.daily(symbol, days[0], days[-1], adjusted=adjusted)
-        return np.searchsorted(DAYS, columns["date"]).tolist(), as_bytes(wire.render_daily(daily_table(columns)))
+        columns = self._shown(symbol, self.market.daily(symbol, days[0], days[-1], adjusted=adjusted))
+        first = int(np.searchsorted(DAYS, columns["date"][0])) if len(columns["date"]) else at * _CHUNK
+        return first, daily_rows(columns)
 
     def _render_periods(self, symbol: str, period: str, adjusted: bool, stamp: int) -> tuple[krx.Days, Rows]:
-        columns = by_period(self.market.daily(symbol, adjusted=adjusted), period)
-        return columns["date"], as_bytes(wire.render_daily(daily_table(columns)))
+        columns = by_period(self._shown(symbol, self.market.daily(symbol, adjusted=adjusted)), period)
+        return columns["date"], daily_rows(columns)
 
     def daily(self, asked: Asked, most: int) -> Rows:
         """Return the latest `most` rows of FHKST03010100 in the range, newest first. Raises UnknownSymbol."""
@@ -125,14 +151,15 @@ class Charts:
             stop = closed
         actions = self.market.actions(asked.symbol).num_rows if asked.adjusted else 0
         begin = max(begin, stop - most + len(page))
+        rewritten = self.rewriting is not None and self.rewriting.strikes(asked.symbol)
         for chunk in range((stop - 1) // _CHUNK, begin // _CHUNK - 1, -1) if stop > begin else ():
-            full = (chunk + 1) * _CHUNK <= closed
+            full = (chunk + 1) * _CHUNK <= closed and not rewritten
             get = self._chunk if full else self._open_chunk
-            places, rows = get(asked.symbol, chunk, asked.adjusted, actions)
-            page += [row for place, row in zip(reversed(places), reversed(rows)) if begin <= place < stop]
+            place, rows = get(asked.symbol, chunk, asked.adjusted, actions)
+            page += rows[max(begin - place, 0) : max(stop - place, 0)][::-1]
         return page[:most]
 
-    def _open_chunk(self, symbol: str, at: int, adjusted: bool, actions: int) -> tuple[list[int], Rows]:
+    def _open_chunk(self, symbol: str, at: int, adjusted: bool, actions: int) -> tuple[int, Rows]:
         """The same for a chunk that is not over: kept until the next session is."""
         return self._chunk(symbol, at, adjusted, actions + 1_000_000 * self.stamp())
 
@@ -140,8 +167,7 @@ class Charts:
         running = self.market.running()
         if running is None:
             return []
-        columns = self.market.daily(asked.symbol, DAYS[running], DAYS[running], adjusted=asked.adjusted)
-        return as_bytes(wire.render_daily(daily_table(columns)))
+        return daily_rows(self.market.daily(asked.symbol, DAYS[running], DAYS[running], adjusted=asked.adjusted))
 
     def _render_session(self, symbol: str, day: date, stamp: int) -> tuple[list[int], list[Row]]:
         """Return (labels as seconds of the KST day, rows), oldest first."""
@@ -184,13 +210,13 @@ class Charts:
         """Return up to `most` minutes of today at or before `until`, newest first.
 
         During a session the running minute shows the price it began with and the volume of the minute before, and
-        minutes still to come are filled with the current price, both as KIS does.
+        minutes still to come are filled with the current price, both as KIS does. With `past`, where today has none by
+        then, the session before it.
         """
         today = self.market.today()
         rows = self._to_come(symbol, today, until) + self.session(symbol, today, until)
-        if len(rows) < most and past:
-            day = krx.previous_session(today)
-            rows += self.session(symbol, day, 86_400)
+        if not rows and past:  # clients page until 09:00 with `past` on, so a page never leaves today once it is there
+            rows = self.session(symbol, krx.previous_session(today), 86_400)
         return as_bytes(rows[:most])
 
     def _to_come(self, symbol: str, today: date, until: int) -> list[Row]:
@@ -233,10 +259,38 @@ class Charts:
         )
         return as_bytes(wire.render_index(table))[::-1], tail
 
+    def index_minutes(self, code: str, seconds: int, *, past: bool, most: int) -> tuple[Rows, Columns]:
+        """Return the latest `most` rows of FHKUP03500200, newest first, of earlier sessions too with `past`, and the
+        columns of the day behind them. Raises KeyError."""
+        day, rows = self.market.today(), list[Row]()
+        while len(rows) < most:
+            bars = index_minutes(self.market, code, day, seconds)
+            starts: krx.Days = np.add(bars["start"], np.timedelta64(9, "h"))
+            times = np.datetime_as_string(starts, unit="s").tolist()
+            columns = {
+                "stck_bsop_date": [time[:10].replace("-", "") for time in times],
+                "stck_cntg_hour": [time[11:].replace(":", "") for time in times],
+                "bstp_nmix_prpr": wire.decimal(bars["close"]),
+                "bstp_nmix_oprc": wire.decimal(bars["open"]),
+                "bstp_nmix_hgpr": wire.decimal(bars["high"]),
+                "bstp_nmix_lwpr": wire.decimal(bars["low"]),
+                "cntg_vol": wire.whole(bars["volume"]),
+                "acml_tr_pbmn": wire.whole(bars["cumulative"]),
+            }
+            fields = INDEX_MINUTES.fields
+            rows += [dict(zip(fields, row)) for row in zip(*(columns[field] for field in fields))][::-1]
+            if not past or day <= DAYS[0].item():
+                break
+            day = krx.previous_session(day)
+        _, last = self.index(code, np.datetime64(day - timedelta(days=20)), np.datetime64(self.market.today()), "D", 2)
+        return as_bytes(rows[:most]), last
+
     def latest_prices(self, asked: Asked, most: int) -> Rows:
         """Return the rows of FHKST01010400, the latest `most` periods, newest first. Raises UnknownSymbol."""
-        columns = by_period(self.market.daily(asked.symbol, adjusted=asked.adjusted), asked.period)
-        rows = wire.render_daily(daily_table({name: values[-most:] for name, values in columns.items()}))
+        columns = by_period(
+            self._shown(asked.symbol, self.market.daily(asked.symbol, adjusted=asked.adjusted)), asked.period
+        )
+        rows = [orjson.loads(row) for row in daily_rows({name: values[-most:] for name, values in columns.items()})]
         before = np.append(np.nan, columns["volume"][:-1])[-most:]
         with np.errstate(divide="ignore", invalid="ignore"):
             rate = wire.decimal(np.nan_to_num(100.0 * columns["volume"][-most:] / before, posinf=0.0))

@@ -106,6 +106,12 @@ class Tokens:
             raise Refused("EGW00121")
         self._by_key.pop(token.app_key, None)
 
+    def expire(self, text: str) -> None:
+        """Let a token be over from now on; the next one is issued at once."""
+        token = self._by_text[text]
+        token.issued = self.clock() - self.life
+        self._by_key.pop(token.app_key, None)
+
     def check(self, authorization: str, app_key: str, secret: str) -> None:
         """Check the headers of a call. Raises Refused."""
         scheme, _, text = authorization.partition(" ")
@@ -121,3 +127,24 @@ class Tokens:
         if token.app_key != app_key:
             raise Refused("EGW00103")
         self.know(app_key, secret)
+
+
+@dataclass
+class Approvals:
+    """Keys that open a WebSocket: a new one for each call, older ones stay good for a day, since clients in the wild
+    take a fresh one before every subscription."""
+
+    life: float = 24 * 3600.0
+    clock: Callable[[], float] = time.time
+    _issued: dict[str, tuple[str, float]] = field(default_factory=dict)
+
+    def issue(self, app_key: str) -> str:
+        """Return a new key of an app key."""
+        key = str(uuid.uuid4())
+        self._issued[key] = (app_key, self.clock())
+        return key
+
+    def owner(self, key: str) -> str | None:
+        """Return the app key of a key, or None when it is not known or too old."""
+        app_key, issued = self._issued.get(key, ("", -self.life))
+        return app_key if self.clock() < issued + self.life and app_key else None

@@ -109,29 +109,45 @@ class Market:
 
     def symbols(self) -> pa.Table:
         """Return all listings up to now, delisted ones included, as SYMBOL_ROWS."""
+        return pa.Table.from_pylist([self.facts(item) for item in self.listings if self._listed(item)], SYMBOL_ROWS)
+
+    def on_board(self, market: str) -> list[Listing]:
+        """Return what is listed on a market today."""
+        today = self.today()
+        here = (item for item in self.listings if item.market == market and item.listed <= today)
+        return [item for item in here if item.delisted is None or item.delisted > today]
+
+    def _listed(self, item: Listing) -> bool:
+        return item.listed <= self.today()
+
+    def facts(self, item: Listing) -> dict[str, Any]:
+        """Return a listing as a row of SYMBOL_ROWS, with the name and the shares of today."""
         today, at = self.today(), max(self.closed() - 1, 0)
-        rows = []
-        for item in self.listings:
-            if item.listed > today:
-                continue
-            gone = item.delisted is not None and item.delisted <= today
-            last = paths.span(item)[1]
-            rows.append(
-                {
-                    "symbol": item.symbol,
-                    "name": item.name,
-                    "market": item.market,
-                    "sector": item.sector,
-                    "kind": item.kind,
-                    "listed": item.listed,
-                    "delisted": item.delisted if gone else None,
-                    "shares": float(paths.shares(item)[min(at, last - 1)]),
-                    "halted": bool(not gone and paths.halts(self.seed, item)[at]),
-                    "administrative": self.administrative(item),
-                    "as_of": today,
-                }
-            )
-        return pa.Table.from_pylist(rows, SYMBOL_ROWS)
+        gone = item.delisted is not None and item.delisted <= today
+        return {
+            "symbol": item.symbol,
+            "name": item.name_on(today),
+            "market": item.market,
+            "sector": item.sector,
+            "kind": item.kind,
+            "listed": item.listed,
+            "delisted": item.delisted if gone else None,
+            "shares": float(paths.shares(item)[min(at, paths.span(item)[1] - 1)]),
+            "halted": bool(not gone and paths.halts(self.seed, item)[at]),
+            "administrative": self.administrative(item),
+            "as_of": today,
+        }
+
+    def standing(self, item: Listing) -> tuple[float, float]:
+        """Return (base price of the running or coming session in KRW, volume of the last closed session in shares),
+        without making the whole path."""
+        closed, running = self.closed(), self.running()
+        tail = paths.path(self.seed, item, self.factors, self.kappa, closed - 1)
+        last = closed - 1 - tail.first
+        if last < 0:
+            return item.price, 0.0
+        base = tail.close[last] if running is None or last + 1 >= len(tail.base) else tail.base[last + 1]
+        return float(base), float(tail.volume[last])
 
     def administrative(self, item: Listing) -> bool:
         """Say whether an issue is under administration: the last 120 sessions before a delisting."""
@@ -239,14 +255,15 @@ class Market:
         stop = max(min(self.closed(), last), first)
         return DAYS[first:stop].copy(), paths.hidden(self.seed, item)[first:stop]
 
-    def flows(self, symbol: str, count: int = 30) -> Columns:
-        """Return buys and sells of persons, foreigners and institutions on the last `count` sessions, oldest first.
+    def flows(self, symbol: str, count: int = 30, end: krx.Day | None = None) -> Columns:
+        """Return buys and sells of persons, foreigners and institutions on the last `count` sessions up to `end`,
+        oldest first.
 
-        Columns: date, close, base, sign; `<who>_buy`, `<who>_sell` (shares); price (KRW a share, for turnovers). Sells
-        of the three add up to the volume, and so do buys, but for rounding. Raises UnknownSymbol.
+        Columns: date, open, high, low, close, base, sign; `<who>_buy`, `<who>_sell` (shares); price (KRW a share, for
+        turnovers). Sells of the three add up to the volume, and so do buys, but for rounding. Raises UnknownSymbol.
         """
-        columns = self.daily(symbol)
-        rows = {name: columns[name][-count:] for name in ("date", "close", "base", "sign", "volume", "turnover")}
+        columns = self.daily(symbol, end=end)
+        rows = {name: columns[name][-count:] for name in ("date", *PRICES, "base", "sign", "volume", "turnover")}
         first = int(np.searchsorted(DAYS, rows["date"][0])) if len(rows["date"]) else 0
         tilt = stream(self.seed, "flows", self.listing(symbol).number).standard_normal((2, len(DAYS), 3))
         weights = np.exp(np.array([0.6, -0.4, -0.4]) + 0.35 * tilt[:, first : first + len(rows["date"])])

@@ -27,6 +27,7 @@ OVERNIGHT = 0.25  # share of a session's variance and drift that comes before it
 VOLUME_LOADING = 0.55  # log volume surprise per unit of the hidden state
 VOLUME_NOISE = 0.35
 _FLOOR = np.log(150.0)  # no price path goes lower, so that ticks of 1 KRW stay small against it
+_SETTLE = 100  # sessions: limits of 6 % and more bring any price that a path can have to any other in this time
 _FEWEST = 2_000.0  # shares on a day with trade: every minute can have some
 
 
@@ -37,14 +38,13 @@ def autoregressive(noise: Floats, persistence: float) -> Floats:
     scaled[0] = noise[0]
     block = int(min(len(noise), 18.0 / -np.log(persistence)))
     power: Floats = persistence ** np.arange(1.0, block + 1.0)
-    out: Floats = np.empty_like(scaled)
-    carry = 0.0
-    for start in range(0, len(scaled), block):
-        part = scaled[start : start + block]
-        decay = power[: len(part)]
-        out[start : start + block] = decay * (np.cumsum(part / decay) + carry)
-        carry = out[start + len(part) - 1]
-    return out
+    whole = np.zeros((-(-len(scaled) // block), block))
+    whole.ravel()[: len(scaled)] = scaled
+    whole = np.cumsum(whole / power, axis=1)
+    carry = np.zeros((len(whole), 1))
+    for at in range(1, len(whole)):
+        carry[at] = power[-1] * (whole[at - 1, -1] + carry[at - 1])
+    return np.asarray((power * (whole + carry)).ravel()[: len(scaled)])
 
 
 @dataclass(frozen=True)
@@ -108,52 +108,66 @@ def span(item: Listing) -> tuple[int, int]:
     return first, len(DAYS) if item.delisted is None else int(np.searchsorted(DAYS, np.datetime64(item.delisted)))
 
 
-def path(seed: int, item: Listing, common: Factors, signal: float) -> Path:
+def path(seed: int, item: Listing, common: Factors, signal: float, since: int = 0) -> Path:
     """Return the raw daily path of a listing. `signal` is kappa: the drift of a session is kappa x sigma x the state
-    before it."""
+    before it.
+
+    With `since`, a place on the axis of all sessions, rows before it are left out, which costs half and changes no row:
+    trading then starts _SETTLE sessions earlier at the price that is wished for, and where a limit holds a price back
+    so near that start that this may not be the price of the whole path, the whole path is made.
+    """
     rng, state, size = stream(seed, "path", item.number), hidden(seed, item), len(DAYS)
     first, last = span(item)
-    calm = np.exp(0.35 * autoregressive(rng.standard_normal(size), 0.96) - 0.06)
+    rows = slice(first, last)  # random numbers have their places on the whole axis; the rest is for these only
+    count = last - first
+    calm = np.exp(0.35 * autoregressive(rng.standard_normal(size), 0.96)[rows] - 0.06)
     sigma = item.sigma * calm
-    drift = signal * item.sigma * np.append(0.0, state[:-1]) + 0.0002
+    drift = signal * item.sigma * np.append(0.0, state[:-1])[rows] + 0.0002
     sector = common.sectors[item.sector]
     weight = 0.0 if item.kind == "etf" else 1.0
-    night = item.beta * common.market[0] + weight * sector[0] + OVERNIGHT * drift
-    night = night + np.sqrt(OVERNIGHT) * sigma * rng.standard_normal(size)
-    day = item.beta * common.market[1] + weight * sector[1] + (1 - OVERNIGHT) * drift
-    day = day + np.sqrt(1 - OVERNIGHT) * sigma * rng.standard_normal(size)
-    leap = rng.random(size)
-    sudden = (
-        weight * (leap < 1 / 900) * np.where(leap < 0.6 / 900, 1.0, -1.0) * (0.12 + 0.25 * rng.exponential(size=size))
-    )
+    night = item.beta * common.market[0][rows] + weight * sector[0][rows] + OVERNIGHT * drift
+    night = night + np.sqrt(OVERNIGHT) * sigma * rng.standard_normal(size)[rows]
+    day = item.beta * common.market[1][rows] + weight * sector[1][rows] + (1 - OVERNIGHT) * drift
+    day = day + np.sqrt(1 - OVERNIGHT) * sigma * rng.standard_normal(size)[rows]
+    leap, reach = rng.random(size)[rows], rng.exponential(size=size)[rows]
+    sudden = weight * (leap < 1 / 900) * np.where(leap < 0.6 / 900, 1.0, -1.0) * (0.12 + 0.25 * reach)
     night = night + sudden
     if item.delisted is not None:
-        day[max(last - 45, 0) : last] -= 0.03  # the fall of what is about to go
+        day[max(count - 45, 0) :] -= 0.03  # the fall of what is about to go
     latent = np.cumsum(night + day)
-    latent = np.maximum(latent - latent[min(max(_ANCHOR, first), last - 1)] + np.log(item.price), _FLOOR)
-    multiplier = np.ones(size)
+    latent = np.maximum(latent - latent[min(max(_ANCHOR - first, 0), count - 1)] + np.log(item.price), _FLOOR)
+    multiplier = np.ones(count)
     for event in item.events:
-        at = int(np.searchsorted(DAYS, np.datetime64(event.day)))
+        at = int(np.searchsorted(DAYS, np.datetime64(event.day))) - first
         latent[at:] += np.log(event.multiplier)
         multiplier[at] = event.multiplier
-    halted = halts(seed, item)
+    halted = halts(seed, item)[rows]
     spread, surprise, middle = rng.random((2, size)), rng.standard_normal((2, size)), rng.standard_normal(size)
-    slow = autoregressive(rng.standard_normal(size), 0.99)
-    busy = np.log(shares(item) * item.turnover_rate) + 0.3 * slow + 0.2 * common.heat + VOLUME_LOADING * state
-    busy += VOLUME_NOISE * surprise[0] + 0.15 * np.abs(night + day) / item.sigma
-    rows = slice(first, last)
-    return _trade(
+    slow = autoregressive(rng.standard_normal(size), 0.99)[rows]
+    busy = np.log(shares(item)[rows] * item.turnover_rate) + 0.3 * slow + 0.2 * common.heat[rows]
+    busy += VOLUME_LOADING * state[rows] + VOLUME_NOISE * surprise[0][rows] + 0.15 * np.abs(night + day) / item.sigma
+    cut = max(min(since, last - 1) - _SETTLE - first, 0)
+    while cut and halted[cut]:
+        cut -= 1
+    near = slice(first + cut, last)
+    found = _trade(
         item,
-        first,
-        latent[rows],
-        day[rows],
-        multiplier[rows],
-        halted[rows],
-        spread[:, rows],
-        middle[rows],
-        sigma[rows],
-        busy[rows],
+        near.start,
+        latent[cut:],
+        day[cut:],
+        multiplier[cut:],
+        halted[cut:],
+        spread[:, near],
+        middle[near],
+        sigma[cut:],
+        busy[cut:],
     )
+    if not cut:
+        return found
+    start = found.cut(0, _SETTLE)
+    if (((start.close >= start.upper) | (start.close <= start.lower)) & ~start.halted).any():
+        return path(seed, item, common, signal)
+    return found.cut(_SETTLE, len(found.close))
 
 
 def halts(seed: int, item: Listing) -> Bools:

@@ -1,6 +1,8 @@
 """Single objects of the simulated KIS: the quote, the summary above a chart, the facts of an issue, the calendar and
 master files."""
 
+import threading
+from collections.abc import Mapping
 from datetime import date, timedelta
 from functools import lru_cache
 from typing import Any
@@ -9,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import krx
-from pipeline.kis import layouts, wire
+from pipeline.kis import layouts, quotations, wire
 from pipeline.kis.master import MASTER_ROWS, MasterMarket, isin, render_master, zip_master
 from pipeline.kis.simulator import paths
 from pipeline.kis.simulator.charts import Charts
@@ -35,6 +37,7 @@ class Quotes:
 
     def __init__(self, market: Market, charts: Charts) -> None:
         self.market, self.charts = market, charts
+        self.stopping = threading.Event()  # a master file that is being made is given up
         self._latest = lru_cache(maxsize=512)(self._latest_of)
         self._master = lru_cache(maxsize=2)(self._master_of)
 
@@ -102,6 +105,7 @@ class Quotes:
         if item.delisted is not None and item.delisted <= self.market.today():
             gone = f"{item.delisted:%Y%m%d}"
         kospi, sector = item.market == "KOSPI", SECTORS[item.market][item.sector]
+        name = item.name_on(self.market.today())
         facts = {
             "pdno": f"{symbol:0>12}",
             "prdt_type_cd": "300",
@@ -118,9 +122,9 @@ class Quotes:
             "idx_bztp_mcls_cd": item.sector,
             "idx_bztp_mcls_cd_name": sector,
             "stck_kind_cd": {"stock": "101", "preferred": "201"}.get(item.kind, "000"),
-            "prdt_name": item.name,
-            "prdt_name120": item.name,
-            "prdt_abrv_name": item.name,
+            "prdt_name": name,
+            "prdt_name120": name,
+            "prdt_abrv_name": name,
             "std_pdno": isin(symbol),
             "prdt_eng_name": item.english,
             "prdt_eng_name120": item.english,
@@ -133,6 +137,52 @@ class Quotes:
             "nxt_tr_stop_yn": "N",
         }
         return {field: facts.get(field, "") for field in layouts.STOCK_INFO.summary_fields}
+
+    def product_info(self, symbol: str) -> dict[str, str]:
+        """Return what search-info says of an issue. Raises UnknownSymbol."""
+        known = self.stock_info(symbol)
+        facts = {
+            "shtn_pdno": symbol,
+            "prdt_clsf_cd": "101210" if self.market.listing(symbol).kind == "preferred" else "101110",
+            "prdt_clsf_name": "주권",
+            "prdt_risk_grad_cd": "02",
+            "ivst_prdt_type_cd": "1012",
+            "ivst_prdt_type_cd_name": "주식",
+            "frst_erlm_dt": known["scts_mket_lstg_dt"] or known["kosdaq_mket_lstg_dt"],
+        }
+        return {field: facts.get(field, known.get(field, "")) for field in quotations.PRODUCT_INFO.summary_fields}
+
+    def brief(self, symbol: str, book: Mapping[str, str]) -> dict[str, str]:
+        """Return a row of intstock-multprice; an unknown or delisted symbol has "0" everywhere."""
+        known = self.price(symbol)
+        if known["stck_prpr"] == "0":
+            return dict.fromkeys(quotations.QUOTES_OF_MANY.fields, "0") | {"inter_shrn_iscd": symbol}
+        latest = self.latest(symbol)
+        own = {
+            "kospi_kosdaq_cls_name": known["rprs_mrkt_kor_name"],
+            "mrkt_trtm_cls_name": "거래정지" if known["temp_stop_yn"] == "Y" else "",
+            "hour_cls_code": "0",
+            "inter_shrn_iscd": symbol,
+            "inter_kor_isnm": latest["hts_kor_isnm"],
+            "inter2_prpr": known["stck_prpr"],
+            "inter2_prdy_vrss": known["prdy_vrss"],
+            "inter2_oprc": known["stck_oprc"],
+            "inter2_hgpr": known["stck_hgpr"],
+            "inter2_lwpr": known["stck_lwpr"],
+            "inter2_llam": known["stck_llam"],
+            "inter2_mxpr": known["stck_mxpr"],
+            "inter2_askp": book.get("askp1", "0"),
+            "inter2_bidp": book.get("bidp1", "0"),
+            "seln_rsqn": book.get("askp_rsqn1", "0"),
+            "shnu_rsqn": book.get("bidp_rsqn1", "0"),
+            "inter2_prdy_clpr": latest["stck_prdy_clpr"],
+            "oprc_vrss_hgpr_rate": _ratio(
+                float(known["stck_hgpr"]) - float(known["stck_oprc"]), float(known["stck_oprc"])
+            ),
+            "inter2_sdpr": known["stck_sdpr"],
+        }
+        known = dict(book) | known | own
+        return {field: known.get(field, "0") for field in quotations.QUOTES_OF_MANY.fields}
 
     def holidays(self, start: date) -> tuple[list[dict[str, str]], date | None]:
         """Return a page of the calendar from a day on, and the day on which the next page begins (its first row repeats
@@ -151,34 +201,19 @@ class Quotes:
 
     def master(self, market: MasterMarket) -> bytes:
         """Return the zip of a market's master file: what is listed today, with base prices of the coming or running
-        session."""
-        return self._master(market, self.market.today())
+        session. Thousands of issues take seconds: call it off the event loop."""
+        return self._master(market, self.market.today(), self.market.closed(), self.market.running())
 
-    def _master_of(self, market: MasterMarket, today: date) -> bytes:
+    def _master_of(self, market: MasterMarket, today: date, closed: int, running: int | None) -> bytes:
         rows: list[dict[str, Any]] = []
-        for entry in self.market.symbols().to_pylist():
-            if entry["market"] != market or entry["delisted"] is not None:
-                continue
-            closed = self.market.daily(entry["symbol"], today - timedelta(days=40), today)
-            close = float(closed["close"][-1]) if len(closed["close"]) else self.market.listing(entry["symbol"]).price
-            rows.append(
-                {
-                    name: entry[name]
-                    for name in (
-                        "symbol",
-                        "name",
-                        "market",
-                        "kind",
-                        "sector",
-                        "halted",
-                        "administrative",
-                        "listed",
-                        "shares",
-                    )
-                }
-                | {"isin": isin(entry["symbol"]), "base": close, "market_cap": close * entry["shares"]}
-                | {"previous_volume": float(closed["volume"][-1]) if len(closed["volume"]) else 0.0}
-            )
+        for item in self.market.on_board(market):
+            if self.stopping.is_set():
+                raise InterruptedError("the server ends")
+            facts = self.market.facts(item)
+            base, volume = self.market.standing(item)
+            row = {name: facts[name] for name in MASTER_ROWS.names if name in facts}
+            row |= {"isin": isin(item.symbol), "base": base, "previous_volume": volume}
+            rows.append(row | {"market_cap": base * facts["shares"]})
         return zip_master(market, render_master(pa.Table.from_pylist(rows, MASTER_ROWS), market))
 
 
@@ -264,7 +299,7 @@ def _numbers(market: Market, item: Listing, rows: Columns) -> dict[str, str]:
         "itewhol_loan_rmnd_ratem": "0.10",
         "ssts_yn": "Y",
         "stck_shrn_iscd": item.symbol,
-        "hts_kor_isnm": item.name,
+        "hts_kor_isnm": item.name_on(market.today()),
         "vi_cls_code": "N",
         "ovtm_vi_cls_code": "N",
         "invt_caful_yn": "N",

@@ -3,7 +3,7 @@ come.
 
 Every fact of a listing is a function of (seed, its number) alone, so that a market of 100 symbols is the beginning of
 one of 2,700. Roles go round in blocks of 20: whatever a study has to survive (a delisting, a late listing, splits,
-halts, preferred shares, funds) is in every block.
+halts, preferred shares, funds, new names) is in every block.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from pipeline import krx
 ORIGIN = date(1995, 1, 3)  # first session of the simulated market
 ANCHOR = date(2024, 1, 2)  # session whose close is the listing's reference price
 BLOCK = 20
+_RENAMED = (2, 12)  # roles: a KOSPI and a KOSDAQ issue of each block get another name
 
 # Index sector codes as in the master files, with KRX's names.
 SECTORS: dict[str, dict[str, str]] = {
@@ -114,6 +115,12 @@ class Listing:
     beta: float
     sigma: float
     events: tuple[Event, ...]
+    renamed: date | None = None  # first day of the new name
+    later: str = ""  # the new name
+
+    def name_on(self, day: date) -> str:
+        """Return the name that the issue has on a day."""
+        return self.later if self.renamed is not None and day >= self.renamed else self.name
 
     @property
     def english(self) -> str:
@@ -173,10 +180,12 @@ def listing(seed: int, number: int) -> Listing:
     capital = np.exp(np.log(3.5e11) + 1.2 * normal[1]) * (0.25 if kind == "preferred" else 1.0)
     sigma = float(np.clip(np.exp(np.log(0.0225) + 0.28 * normal[2]), 0.011, 0.042))
     stem, turn = STEMS[number % len(STEMS)], number // len(STEMS)
+    name = _name(stem, sector, kind, turn)
+    renamed = _session_between(draw[5], "2022-04-01", "2026-09-30") if role in _RENAMED else None
     return Listing(
         number=number,
         symbol=_code(number, kind, listed),
-        name=_name(stem, sector, kind, turn),
+        name=name,
         market=market,
         sector=sector,
         kind=kind,
@@ -188,6 +197,8 @@ def listing(seed: int, number: int) -> Listing:
         beta=1.0 if kind == "etf" else float(np.clip(1.0 + 0.25 * normal[4], 0.4, 1.7)),
         sigma=0.0035 if kind == "etf" else sigma,
         events=tuple(events),
+        renamed=renamed,
+        later=f"{name}홀딩스" if renamed else "",
     )
 
 
