@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from math import isfinite
 from pathlib import Path
 from typing import Any, Self
@@ -21,17 +22,21 @@ import aiohttp
 from storage.emit import Emit
 
 from .errors import KisError, Mask, Verdict, advice, judge
+from .keys import AppKey, Keys
 from .layouts import Tr
 from .limiter import Limiter
 from .section import HOSTS
 from .section import KisSection as KisSection
-from .token import Token, TokenCache, folder_of_tokens
+from .token import Credentials, Token, TokenCache, folder_of_tokens
 
 AGENT = "krx-research-pipeline/0.1"  # the broker's gateway is said to reset connections of libraries' own agents
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 30.0
 REFUSED_PAUSE_S = 0.5  # at most, after "too many calls": it is the limiter that slows down
 ISSUE_AGAIN_S, ISSUE_TRIES = 61.0, 3  # one token a minute
+MAINTENANCE_PAUSE_S, MAINTENANCE_LONGEST_S = 2.0, 60.0  # a page of maintenance stands for minutes
 SPEAK_AFTER = 4  # retries of one call before the log says so
+SHORTEST_LIFE_S = 60.0  # a token that lives less long would be asked for again and again
+SKEW_S = 120.0  # a host whose clock is further off is told so
 MAINTENANCE = "see whether KIS is reachable from here; it is down for maintenance between 05:30 and 07:00 KST"
 
 
@@ -48,10 +53,11 @@ class Counts:
 
 @dataclass(frozen=True)
 class Answer:
-    """Hold a page and whether the header `tr_cont` announces more."""
+    """Hold a page, whether the header `tr_cont` announces more, and the bytes as they came."""
 
     body: Mapping[str, Any]
     more: bool
+    raw: bytes = field(default=b"", repr=False)
 
 
 class KisClient:
@@ -67,17 +73,26 @@ class KisClient:
         self._section, self._emit = section, emit
         self._rest = (rest or section.rest_url or host.rest).rstrip("/")
         self._master = (master or section.master_url or host.master or f"{self._rest}/common/master").rstrip("/")
-        self._keys = section.credentials()
-        self._mask = Mask(self._keys.key, self._keys.secret, self._keys.account)
+        found = section.credentials()
+        self._mask = Mask(*(text for one in found for text in (one.key, one.secret, one.account)))
         self._folder = Path(folder or section.token_folder).expanduser()
-        self._tokens = TokenCache(self._folder, self._rest, self._keys.key, self._issue)
-        self._limiter: Limiter | None = None
+        self._keys = Keys([self._app_key(one) for one in found], emit)
+        self._skew_told = False
         self._flights = asyncio.Semaphore(section.max_workers)
+
+    def _app_key(self, found: Credentials) -> AppKey:
+        async def issue() -> Token:
+            return await self._issue(key)
+
+        key = AppKey(found, TokenCache(self._folder, self._rest, found.key, issue))
+        return key
 
     async def __aenter__(self) -> Self:
         if self._section.rate:
             with folder_of_tokens(self._folder):
-                self._limiter = Limiter.shared(self._section.rate, self._folder, self._rest + self._keys.key)
+                for key in self._keys.keys:
+                    name = self._rest + key.credentials.key
+                    key.limiter = Limiter.shared(self._section.rate, self._folder, name)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._section.max_workers),
             timeout=aiohttp.ClientTimeout(total=self._section.timeout_s),
@@ -86,9 +101,8 @@ class KisClient:
         return self
 
     async def __aexit__(self, *error: object) -> None:
+        await self._keys.close()
         await self._session.close()
-        if self._limiter is not None:
-            self._limiter.close()
 
     async def ask(self, tr: Tr, params: Mapping[str, str], *, cont: str = "") -> Answer:
         """Make one quotation call and return its page; faults that pass are waited out. Raises KisError."""
@@ -101,49 +115,65 @@ class KisClient:
                 "use --kis.environment live, or leave out what needs it (minute bars: --ingest.minute_symbols 0)",
             )
         query = {name: params.get(name, "") for name in tr.params}
-        token = await self._tokens.get()
-        renewed = False
+        renewed: set[AppKey] = set()
         failed = 0
         while True:
-            self._mask.add(token)
-            headers = {
-                "content-type": "application/json; charset=utf-8",
-                "authorization": f"Bearer {token}",
-                "appkey": self._keys.key,
-                "appsecret": self._keys.secret,
-                "tr_id": tr.tr_id,
-                "custtype": "P",
-                "tr_cont": cont,
-            }
-            reply = await self._once("GET", self._rest + tr.path, tr.name, headers=headers, params=query)
+            async with self._flights:
+                key, token = await self._keys.start()
+                self._mask.add(token)
+                headers = {
+                    "content-type": "application/json; charset=utf-8",
+                    "authorization": f"Bearer {token}",
+                    "appkey": key.credentials.key,
+                    "appsecret": key.credentials.secret,
+                    "tr_id": tr.tr_id,
+                    "custtype": "P",
+                    "tr_cont": cont,
+                }
+                reply = await self._once("GET", self._rest + tr.path, tr.name, headers=headers, params=query)
             verdict, code, text, body = self._judged(reply)
             if verdict == "page":
-                if self._limiter is not None:
-                    self._limiter.accepted()
-                return Answer(body, reply.cont in ("F", "M"))
-            if verdict == "token" and not renewed:
-                token, renewed = await self._tokens.renew(token), True
+                if key.limiter is not None:
+                    key.limiter.accepted()
+                return Answer(body, reply.cont in ("F", "M"), reply.content)
+            if verdict == "token" and key not in renewed:
+                renewed.add(key)
+                await self._renew(key, token)
                 continue
-            failed = await self._pause_or_raise(verdict, code, text, what, failed)
+            if verdict == "error" and self._keys.bar(key, self._refusal(code, text, what, 0, key.credentials)):
+                continue
+            failed = await self._pause_or_raise(verdict, code, text, what, failed, key)
 
     async def master(self, name: str) -> bytes:
         """Download a symbol master file, such as "kospi_code.mst.zip"; no key goes with it. Raises KisError."""
         failed = 0
         while True:
-            reply = await self._once("GET", f"{self._master}/{name}", "master")
+            async with self._flights:
+                reply = await self._once("GET", f"{self._master}/{name}", "master")
             if reply.status == 200 and reply.content.startswith(b"PK"):
                 return reply.content
             verdict: Verdict = "error" if 400 <= reply.status < 500 else "again"
             code, text = "network", reply.fault
             if reply.status:
-                code, text = "status", f"HTTP {reply.status}, not a zip file"
+                code, text = "maintenance" if reply.status == 503 else "status", f"HTTP {reply.status}, not a zip file"
             failed = await self._pause_or_raise(verdict, code, text, f"the symbol master {self._master}/{name}", failed)
 
-    async def _issue(self) -> Token:
+    async def _renew(self, key: AppKey, refused: str) -> None:
+        """Replace a token that the broker refused. Raises KisError, unless other keys can go on without this one."""
+        try:
+            await key.tokens.renew(refused)
+        except KisError as error:
+            if not self._keys.bar(key, error):
+                raise
+
+    async def _issue(self, key: AppKey) -> Token:
         """Ask for a new access token. Raises KisError."""
-        body = {"grant_type": "client_credentials", "appkey": self._keys.key, "appsecret": self._keys.secret}
+        mine = key.credentials
+        body = {"grant_type": "client_credentials", "appkey": mine.key, "appsecret": mine.secret}
         failed = waited = 0
         while True:
+            if key.limiter is not None:
+                await key.limiter.start()
             reply = await self._once("POST", f"{self._rest}/oauth2/tokenP", "token", json=body)
             verdict, code, text, found = self._judged(reply)
             if verdict == "page" and (token := _token(found)) is not None:
@@ -155,45 +185,65 @@ class KisClient:
                 continue
             if verdict == "page":
                 verdict, code, text = "error", "page", "an answer without a usable access_token and expires_in"
-            failed = await self._pause_or_raise(verdict, code, text, "the request for an access token", failed)
+            failed = await self._pause_or_raise(verdict, code, text, "the request for an access token", failed, key)
 
     async def _once(self, method: str, url: str, name: str, **request: Any) -> _Reply:
-        async with self._flights:
-            if self._limiter is not None:
-                await self._limiter.start()
-            self.counts.calls += 1
-            self.counts.by_name[name] += 1
-            try:
-                # The broker sends nobody elsewhere; a redirect would take the key there.
-                async with self._session.request(method, url, allow_redirects=name == "master", **request) as response:
-                    content = await response.read()
-                    self.counts.bytes += len(content)
-                    return _Reply(response.status, content, response.headers.get("tr_cont", "").strip())
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                return _Reply(0, b"", "", self._mask(f"{type(error).__name__} {error}".strip()))
+        self.counts.calls += 1
+        self.counts.by_name[name] += 1
+        try:
+            # The broker sends nobody elsewhere; a redirect would take the key there.
+            async with self._session.request(method, url, allow_redirects=name == "master", **request) as response:
+                content = await response.read()
+                self.counts.bytes += len(content)
+                self._tell_skew(response.headers.get("Date", ""))
+                return _Reply(response.status, content, response.headers.get("tr_cont", "").strip())
+        except aiohttp.ClientResponseError as error:  # its text is what came, escaped over and over: no mask knows it
+            return _Reply(0, b"", "", f"{type(error).__name__}, an answer that is no HTTP")
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return _Reply(0, b"", "", self._mask(f"{type(error).__name__} {error}".strip()))
+
+    def _tell_skew(self, date: str) -> None:
+        """Say once when this host's clock is far from the server's: `today` and closed days go by it, tokens do not."""
+        if self._skew_told or not date:
+            return
+        try:
+            off = time.time() - parsedate_to_datetime(date).timestamp()
+        except ValueError:
+            return
+        if abs(off) > SKEW_S:
+            self._skew_told = True
+            where = f"{abs(off) / 60:.0f} minutes {'ahead of' if off > 0 else 'behind'} that of {self._rest}"
+            self._log("warning", f"the clock of this host is {where}; set it: it decides which days have closed")
 
     def _judged(self, reply: _Reply) -> tuple[Verdict, str, str, dict[str, Any]]:
         if not reply.status:
             return "again", "network", reply.fault, {}
         return judge(reply.status, reply.content, self._mask)
 
-    async def _pause_or_raise(self, verdict: Verdict, code: str, text: str, what: str, failed: int) -> int:
+    async def _pause_or_raise(
+        self, verdict: Verdict, code: str, text: str, what: str, failed: int, key: AppKey | None = None
+    ) -> int:
         """Wait longer with each failure of a call, or give it up; return how often it has failed now."""
         if verdict == "slower":
             self.counts.refused += 1
-            if self._limiter is not None:
-                self._limiter.rejected()
+            if key is not None and key.limiter is not None:
+                key.limiter.rejected()
         elif verdict == "again":
             self.counts.repeated += 1
         if verdict not in ("slower", "again") or failed >= self._section.retries:
-            key, secret, _ = self._section.variables()
-            todo = MAINTENANCE if code in ("network", "page", "status") else advice(code, key, secret)
-            raise KisError(code, f"{text}, {failed + 1} times" if failed else text, f"{what} at {self._rest}", todo)
+            raise self._refusal(code, text, what, failed, key.credentials if key is not None else None)
         if failed + 1 == SPEAK_AFTER:
             self._log("warning", f"{what}: {text} [{code}], asked {SPEAK_AFTER} times so far, still trying")
-        pause = min(REFUSED_PAUSE_S if verdict == "slower" else LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**failed)
-        await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+        first, longest = FIRST_PAUSE_S, REFUSED_PAUSE_S if verdict == "slower" else LONGEST_PAUSE_S
+        if code == "maintenance":
+            first, longest = MAINTENANCE_PAUSE_S, MAINTENANCE_LONGEST_S
+        await asyncio.sleep(min(longest, first * 2**failed) * random.uniform(0.5, 1.0))
         return failed + 1
+
+    def _refusal(self, code: str, text: str, what: str, failed: int, mine: Credentials | None) -> KisError:
+        names = mine.names if mine is not None else self._section.variables()[:2]
+        todo = MAINTENANCE if code in ("network", "page", "status", "maintenance") else advice(code, *names)
+        return KisError(code, f"{text}, {failed + 1} times" if failed else text, f"{what} at {self._rest}", todo)
 
     def _log(self, level: str, text: str) -> None:
         self._emit("log", level=level, text=text)
@@ -218,4 +268,4 @@ def _token(body: Mapping[str, Any]) -> Token | None:
         return None
     if not isinstance(text, str) or not text.strip() or not text.isascii() or not text.isprintable():
         return None
-    return Token(text, time.time() + life) if isfinite(life) else None
+    return Token.lasting(text, life, time.time()) if isfinite(life) and life >= SHORTEST_LIFE_S else None

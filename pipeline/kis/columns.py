@@ -53,7 +53,7 @@ def _fast(column: list[str]) -> Floats | None:
     """Read whole numbers at the speed of C; None when any cell is something else."""
     joined = "".join(column)
     if joined.isascii() and joined.replace("-", "").isdigit():
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OverflowError):
             return np.array(list(map(int, column)), np.float64)
     return None
 
@@ -126,7 +126,7 @@ class Page:
 
 def rows_of(tr: Tr, body: Mapping[str, Any]) -> Page:
     rows = body.get(tr.array)
-    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
+    if not isinstance(rows, list) or not all(type(row) is dict or isinstance(row, Mapping) for row in rows):
         raise WireError(tr.tr_id, tr.array, -1, repr(rows), "an array of objects")
     kept = [number for number, row in enumerate(rows) if row]
     return Page(tr, tr.array, [rows[number] for number in kept], kept)

@@ -5,6 +5,7 @@ Codes, statuses and broken connections are judged here and nowhere else, so that
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator
 from typing import Any, Literal
 from urllib.parse import quote, quote_plus
@@ -18,6 +19,7 @@ Verdict = Literal["page", "again", "slower", "token", "wait", "error"]
 NOTHING = frozenset({"KIOK0510", "KIOK0560", "KIER2620"})  # success without rows
 SLOWER = frozenset({"EGW00201", "EGW00215"})  # too many calls a second: of this key; of all customers together
 TOKEN = frozenset({"EGW00121", "EGW00122", "EGW00123"})
+BARRED = frozenset({"EGW00103", "EGW00105", "EGW00206"})  # this app key, whatever is asked with it
 ISSUED = "EGW00133"  # a token was issued less than a minute ago
 AGAIN = frozenset({"EGW00001", "EGW00002", "EGW00202", "EGW00203", "EGW00204", "EGW00300", "EGW00301", "EGW00302"})
 ADVICE = {
@@ -36,7 +38,8 @@ ADVICE = {
 
 
 class KisError(Exception):
-    """KIS did not give what was asked for; `code` is its own code, or network, status, page or capability."""
+    """KIS did not give what was asked for; `code` is its own code, or network, status, page, maintenance or
+    capability."""
 
     def __init__(self, code: str, got: str, where: str, todo: str) -> None:
         super().__init__(code, got, where, todo)
@@ -50,8 +53,8 @@ class KisError(Exception):
 class Mask:
     """Replace secrets in what came from outside: a server or a proxy may repeat what it was sent.
 
-    Every spelling that a secret takes on its way is known: as it is, in a URL, in a JSON string, and an account also
-    without its dash or its last part.
+    Every spelling that a secret takes on its way is known: as it is, in a URL, in a JSON string, in HTML, as Python
+    shows it, and an account also without its dash or its last part.
     """
 
     def __init__(self, *secrets: str) -> None:
@@ -72,6 +75,8 @@ class Mask:
 
 def _spellings(secret: str) -> Iterator[str]:
     yield from (secret, quote(secret), quote(secret, safe=""), quote_plus(secret), secret.replace("/", "\\/"))
+    yield from (orjson.dumps(secret).decode()[1:-1], repr(secret)[1:-1], repr(secret.encode())[2:-1])
+    yield from (html.escape(secret), html.escape(secret, quote=False))
     first, dash, last = secret.partition("-")
     if dash and (first + last).isdigit():
         yield from (first, first + last)
@@ -93,7 +98,8 @@ def judge(status: int, content: bytes, mask: Mask) -> tuple[Verdict, str, str, d
         body = None
     if not isinstance(body, dict):
         verdict: Verdict = "error" if 400 <= status < 500 and status not in (408, 429) else "again"
-        return verdict, "status" if status >= 400 else "page", f"HTTP {status} without JSON ({len(content)} bytes)", {}
+        kind = "maintenance" if status == 503 else "status" if status >= 400 else "page"
+        return verdict, kind, f"HTTP {status} without JSON ({len(content)} bytes)", {}
     code = mask(str(body.get("error_code") or body.get("msg_cd") or "").strip())
     text = mask(str(body.get("error_description") or body.get("msg1") or "").strip())
     plain = "rt_cd" not in body and not code  # /oauth2/* answers have no envelope

@@ -2,15 +2,17 @@
 
 Chart calls have no cursor: the next page is asked for from just before the oldest row of the last one. Pages may
 overlap, repeat rows, hold empty ones, be an older page once more or reach into earlier days, so nothing is concluded
-from how many rows a page has, and a page without anything new is asked for once more before it is believed.
+from how many rows a page has. A page without anything new, or that begins before what was asked for, is asked for once
+more before it is believed, and one that only says again what was said before is not believed at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
-from typing import Any
+from functools import partial
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 import orjson
@@ -18,17 +20,44 @@ import pyarrow as pa
 
 from pipeline import krx
 
-from .client import KisClient
-from .columns import Days, WireError
-from .layouts import DAILY, DAILY_ROWS, MINUTE_ROWS, MINUTES_PAST, STOCK_INFO, Tr
-from .wire import compact, minute_bars, parse_daily, parse_minutes, parse_stock_info
+from .client import Answer
+from .columns import Days, WireError, rows_of
+from .layouts import (
+    DAILY,
+    DAILY_ROWS,
+    INDEX_DAILY,
+    INDEX_ROWS,
+    INVESTOR_ROWS,
+    INVESTORS,
+    MINUTE_ROWS,
+    MINUTES_PAST,
+    MINUTES_TODAY,
+    Tr,
+)
+from .quotations import INVESTORS_DAILY
+from .wire import (
+    compact,
+    day_ends,
+    minute_bars,
+    parse_daily,
+    parse_index,
+    parse_investors,
+    parse_minutes,
+)
 
 MARKET_CODES = {"KRX": "J", "NXT": "NX", "UN": "UN"}
-_EVENING = (np.timedelta64(8, "h"), np.timedelta64(20, "h"))
-HOURS = {"NXT": _EVENING, "UN": _EVENING}  # since midnight; KRX: by its calendar
 ASK = 2  # times that a page without anything new is asked for
+STALE = 10  # times in a row that a page that was seen before may come in the place of another
 _KST, _MINUTE = np.timedelta64(9, "h"), np.timedelta64(1, "m")
 Moved = Callable[[int], None]
+
+
+class Asker(Protocol):
+    """Whoever answers calls: a client, or one that keeps what it hears."""
+
+    async def ask(self, tr: Tr, params: Mapping[str, str], *, cont: str = "") -> Answer:
+        """Return the page of a call."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -39,131 +68,297 @@ class History:
     unread: list[str]
 
 
-async def daily(kis: KisClient, symbol: str, start: date, end: date, *, venue: str, moved: Moved) -> History:
-    """Fetch raw daily bars of start..end as DAILY_ROWS, oldest first; `moved` is told how many new rows a page brought.
+async def daily(
+    kis: Asker, symbol: str, days: Days, *, venue: str, moved: Moved, period: Literal["D", "W"] = "D"
+) -> History:
+    """Fetch raw bars of sessions as DAILY_ROWS, oldest first; `moved` is told how many new rows a page brought.
 
+    period W: bars of the weeks in which the days are, each named by its week's last session; the days are whole weeks.
     Sessions without a row are asked for again by themselves; what stays missing then, the broker does not have.
     Raises KisError.
     """
-    found = _Found(parse_daily, DAILY, DAILY_ROWS)
-    every = krx.sessions(start, end)
-    waiting = (
-        [(every, 0)] if every.size else []
-    )  # runs of sessions, newest run last, and how often they brought nothing
+    params = {
+        "FID_COND_MRKT_DIV_CODE": MARKET_CODES[venue],
+        "FID_INPUT_ISCD": symbol,
+        "FID_PERIOD_DIV_CODE": period,
+        "FID_ORG_ADJ_PRC": "1",  # raw; inquire-daily-price means the opposite by its 1
+    }
+    found = _Found(partial(parse_daily, venue=venue), DAILY, DAILY_ROWS, weekly=period == "W", venue=venue)
+    return await _charted(kis, params, found, days, moved)
+
+
+async def index(kis: Asker, code: str, days: Days, *, moved: Moved) -> History:
+    """Fetch daily levels of an index (0001 KOSPI, 1001 KOSDAQ, 2001 KOSPI 200) as INDEX_ROWS, oldest first. Raises
+    KisError."""
+    params = {"FID_COND_MRKT_DIV_CODE": "U", "FID_INPUT_ISCD": code, "FID_PERIOD_DIV_CODE": "D"}
+    return await _charted(kis, params, _Found(parse_index, INDEX_DAILY, INDEX_ROWS), days, moved)
+
+
+async def flows(kis: Asker, symbol: str, days: Days, *, venue: str, moved: Moved, latest: bool = False) -> History:
+    """Fetch who bought and sold on sessions as INVESTOR_ROWS, oldest first, without days whose flows are not known yet.
+
+    `latest`: by the one call that the paper environment has too, which knows the latest 30 sessions. Raises KisError.
+    """
+    tr = INVESTORS if latest else INVESTORS_DAILY
+    params = {"FID_COND_MRKT_DIV_CODE": MARKET_CODES[venue], "FID_INPUT_ISCD": symbol}
+    found = _Found(partial(parse_investors, tr=tr), tr, INVESTOR_ROWS)
+    if latest:
+        await found.ask(kis, params)
+        return found.history(lambda rows: _within(rows, days).drop_null())
+    whole = await _charted(kis, params, found, days, moved)
+    return History(whole.rows.drop_null(), whole.unread)
+
+
+async def _charted(kis: Asker, params: Mapping[str, str], found: _Found, days: Days, moved: Moved) -> History:
+    """Go back page by page from the newest day, and again to where a page had a hole."""
+    every = found.named(days)
+    waiting = [(every, 0)] if every.size else []  # runs of days, newest last, and how often they brought nothing
     while waiting:
         run, asked = waiting.pop()
-        answer = await kis.ask(
-            DAILY,
-            {
-                "FID_COND_MRKT_DIV_CODE": MARKET_CODES[venue],
-                "FID_INPUT_ISCD": symbol,
-                "FID_INPUT_DATE_1": compact(run[:1])[0],
-                "FID_INPUT_DATE_2": compact(run[-1:])[0],
-                "FID_PERIOD_DIV_CODE": "D",
-                "FID_ORG_ADJ_PRC": "1",  # raw; inquire-daily-price means the opposite by its 1
-            },
-        )
-        rows = found.add(answer.body)
-        here = run[np.isin(run, rows["date"].to_numpy().astype("datetime64[D]"))]
+        page = await found.ask(kis, {**params, **found.span(run)})
+        here = _among(run, found.named(page.new.astype("datetime64[D]")))
         moved(len(here))
         if not here.size:
             if asked + 1 < ASK:
                 waiting.append((run, asked + 1))
             continue
         older = run[run < here[0]]
-        missing = run[(run > here[0]) & ~np.isin(run, here)]
-        waiting += [(part, asked) for part in (older, *_runs(missing, run)) if part.size]
+        missing = np.setdiff1d(run[run > here[0]], here, assume_unique=True)
+        waiting += [(part, asked) for part in (older, *runs(missing, run)) if part.size]
     return found.history(lambda rows: _within(rows, every))
 
 
-async def minutes(kis: KisClient, symbol: str, days: Days, *, venue: str, moved: Moved) -> History:
+async def minutes(kis: Asker, symbol: str, days: Days, *, venue: str, moved: Moved, today: bool = False) -> History:
     """Fetch the minute bars of whole days (consecutive sessions, oldest first): MINUTE_ROWS, turnover for cumulative.
 
-    `moved` is told how many new rows a page brought. A day of which the broker has nothing is passed over. Raises
+    `moved` is told how many new rows a page brought. A day of which the broker has nothing is passed over. `today`: the
+    one day is the broker's today, which the call for today's minutes answers, in the paper environment too. Raises
     KisError.
     """
-    found = _Found(parse_minutes, MINUTES_PAST, MINUTE_ROWS)
+    tr = MINUTES_TODAY if today else MINUTES_PAST
+    found = _Found(parse_minutes, tr, MINUTE_ROWS)
     if not days.size:
         return found.history(minute_bars)
     first, last = _labels(days, venue)
     day, asked = len(days) - 1, 0
     label = last[day]
+
+    async def page(label: np.datetime64) -> _Page:
+        params = {
+            "FID_COND_MRKT_DIV_CODE": MARKET_CODES[venue],
+            "FID_INPUT_ISCD": symbol,
+            "FID_INPUT_HOUR_1": np.datetime_as_string(label, unit="s")[11:].replace(":", ""),
+            "FID_INPUT_DATE_1": compact(label.astype("datetime64[D]").reshape(1))[0],
+            "FID_PW_DATA_INCU_YN": "N" if today else "Y",
+        }
+        return await found.ask(kis, params)
+
     while day >= 0:
-        answer = await kis.ask(
-            MINUTES_PAST,
-            {
-                "FID_COND_MRKT_DIV_CODE": MARKET_CODES[venue],
-                "FID_INPUT_ISCD": symbol,
-                "FID_INPUT_HOUR_1": np.datetime_as_string(label, unit="s")[11:].replace(":", ""),
-                "FID_INPUT_DATE_1": compact(label.astype("datetime64[D]").reshape(1))[0],
-                "FID_PW_DATA_INCU_YN": "Y",
-            },
-        )
-        ends = found.add(answer.body)["ts"].to_numpy() + _KST
-        ends = ends[(ends <= label + _MINUTE) & (ends >= first[0])]
-        moved(len(ends))
-        asked = 0 if ends.size else asked + 1
+        told = await page(label)
+        here = told.stamps[(told.stamps <= label) & (told.stamps >= first[0])]
+        moved(int((told.new >= first[0]).sum()))
+        asked = 0 if here.size and here.max() == label else asked + 1
         if 0 < asked < ASK:
             continue
-        if ends.size:
-            oldest = ends.min()
+        asked = 0
+        if here.size:
+            oldest = here.min()
             day = int(np.searchsorted(days, oldest.astype("datetime64[D]")))
-            label = oldest - (_MINUTE if oldest == last[day] else 2 * _MINUTE)
-        if not ends.size or label < first[day]:
-            day, asked = day - 1, 0
+            label = oldest - _MINUTE
+        if not here.size or label < first[day]:
+            day -= 1
             label = last[day]
+    tried: Counter[np.datetime64] = Counter()
+    while torn := [label for label in _torn(_within(found.rows, days), last) if tried[label] < ASK]:
+        for label in torn:
+            tried[label] += 1
+            moved(len((await page(label)).new))
     return found.history(lambda rows: minute_bars(_within(rows, days)))
 
 
-async def stock_info(kis: KisClient, symbol: str) -> dict[str, Any]:
-    """Fetch what KIS says about one stock, delisted ones included: one row of schema.SYMBOLS. Raises KisError."""
-    answer = await kis.ask(STOCK_INFO, {"PRDT_TYPE_CD": "300", "PDNO": symbol})
-    return parse_stock_info(answer.body)
+def _torn(rows: pa.Table, closes: Days) -> list[np.datetime64]:
+    """Return the labels, KST, before which minutes are lacking: the turnover since the minute before is more than the
+    minute's highest price times its shares."""
+    rows = rows.sort_by("ts")
+    ts, day, total = rows["ts"].to_numpy() + _KST, rows["date"].to_numpy(), rows["cumulative"].to_numpy()
+    if not len(ts):
+        return []
+    follows = np.append(False, day[1:] == day[:-1])
+    own = total - np.where(follows, np.append(0.0, total[:-1]), 0.0)
+    more = own > rows["high"].to_numpy() * rows["volume"].to_numpy() + 1.0
+    more &= ~follows | (np.append(_MINUTE, np.diff(ts)) > _MINUTE)
+    labels = ts[more] - np.where(np.isin(ts[more], closes), _MINUTE, 2 * _MINUTE)
+    return list(np.unique(labels))
+
+
+def of_pages(tr: Tr, bodies: Iterable[Mapping[str, Any]], days: Days, *, venue: str, weekly: bool = False) -> History:
+    """Read pages that were kept as if they came now: the same bars, in whatever order. Raises WireError."""
+    parse, schema = _READ[tr.name]
+    parse = partial(parse_daily, venue=venue) if tr is DAILY else parse
+    found = _Found(parse, tr, schema, weekly=weekly, venue=venue)
+    for body in bodies:
+        found.add(body)
+    within = found.named(days)
+    if schema is MINUTE_ROWS:
+        return found.history(lambda rows: minute_bars(_within(rows, within)))
+    return found.history(lambda rows: _within(rows, within))
+
+
+class _Page(NamedTuple):
+    """The days or labels (KST) of a page's rows, and those of them that no page held before."""
+
+    stamps: Days
+    new: Days
 
 
 class _Found:
-    """Collect the rows of pages, each text once."""
+    """Collect the rows of pages, each text once; `weekly` rows are named by the last session of their week."""
 
-    def __init__(self, parse: Callable[[Mapping[str, Any]], pa.Table], tr: Tr, schema: pa.Schema) -> None:
+    def __init__(
+        self,
+        parse: Callable[[Mapping[str, Any]], pa.Table],
+        tr: Tr,
+        schema: pa.Schema,
+        *,
+        weekly: bool = False,
+        venue: str = "KRX",
+    ) -> None:
         self._parse, self._tr, self._parts = parse, tr, [schema.empty_table()]
-        self._seen: set[str] = set()
+        self._key = [name for name in ("stck_bsop_date", "stck_cntg_hour") if name in tr.fields]
+        self._seen: dict[str, Mapping[str, Any]] = {}  # rows by their key
+        self._versions: dict[str, list[Mapping[str, Any]]] = {}  # further rows of a key that differ from the first
+        self._waiting: list[Mapping[str, Any]] = []  # rows that are not read yet
         self._unread: list[str] = []
+        self._weekly, self._venue = weekly, venue
 
-    def add(self, body: Mapping[str, Any]) -> pa.Table:
-        """Read a page and return those of its rows that no page held before; a row that cannot be read is set aside."""
-        # As text, not as orjson's bytes: those keep a buffer of 4 kB for a row of 300.
-        page: dict[str, Any] = {orjson.dumps(row).decode(): row for row in body.get(self._tr.array) or () if row}
-        texts = [text for text in page if text not in self._seen]
-        self._seen.update(texts)
-        while True:
-            try:
-                rows = self._parse({self._tr.array: [page[text] for text in texts]})
+    def named(self, days: Days) -> Days:
+        """Return the days under which bars of these days are found."""
+        return np.unique(week_ends(days)) if self._weekly else days
+
+    def span(self, run: Days) -> dict[str, str]:
+        """Return the parameters that ask for a run of days; which day names a week is the broker's choice."""
+        first, last = run[:1], run[-1:]
+        if self._weekly:
+            first = first - (first.astype(np.int64) + 3) % 7
+        days = (last,) if self._tr is INVESTORS_DAILY else (first, last)  # its one date is the end
+        return {f"FID_INPUT_DATE_{number}": compact(day)[0] for number, day in enumerate(days, 1)}
+
+    async def ask(self, kis: Asker, params: Mapping[str, str]) -> _Page:
+        """Ask for a page until it is another one than those that came before, or has no rows."""
+        for _ in range(STALE):
+            page = self.add((await kis.ask(self._tr, params)).body)
+            if page.new.size or not page.stamps.size:
                 break
-            except WireError as error:
-                if error.row < 0:
-                    raise
-                self._unread.append(texts.pop(error.row))
-        self._parts.append(rows)
-        return rows
+        return page
+
+    def add(self, body: Mapping[str, Any]) -> _Page:
+        """Take the rows of a page; they are read when the history is complete, which is many times faster."""
+        rows = rows_of(self._tr, body).rows
+        keys = ["".join([str(row.get(name)) for name in self._key]) for row in rows]
+        stamps = _stamps(keys)
+        if len(set(keys)) == len(keys) and self._seen.keys().isdisjoint(keys):
+            self._seen.update(zip(keys, rows))
+            self._waiting += rows
+            return _Page(stamps, stamps)
+        new = []
+        for key, row in zip(keys, rows):
+            if key in self._seen:
+                if any(self._same(row, other) for other in (self._seen[key], *self._versions.get(key, ()))):
+                    continue
+                self._versions.setdefault(key, []).append(row)
+            else:
+                self._seen[key] = row
+            self._waiting.append(row)
+            new.append(key)
+        return _Page(stamps, _stamps(new))
+
+    def _same(self, row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+        """Compare the fields that are read: a row with a field more is the same row."""
+        return row == other or all(row.get(name) == other.get(name) for name in self._tr.fields)
+
+    @property
+    def rows(self) -> pa.Table:
+        """All rows so far that can be read."""
+        self._read(self._waiting)
+        self._waiting = []
+        return pa.concat_tables(self._parts)
+
+    def _read(self, rows: list[Mapping[str, Any]]) -> None:
+        """Read rows, or halves of them where one cannot be read, which is set aside."""
+        if not rows:
+            return
+        try:
+            found = self._parse({self._tr.array: rows})
+        except WireError:
+            if len(rows) == 1:
+                self._unread.append(orjson.dumps(rows[0]).decode())
+            else:
+                self._read(rows[: len(rows) // 2])
+                self._read(rows[len(rows) // 2 :])
+            return
+        if self._weekly:
+            ends = week_ends(found["date"].to_numpy().astype("datetime64[D]"))
+            found = found.set_column(found.column_names.index("date"), "date", pa.array(ends))
+            found = found.set_column(found.column_names.index("ts"), "ts", day_ends(ends, self._venue))
+        self._parts.append(found)
 
     def history(self, chosen: Callable[[pa.Table], pa.Table]) -> History:
-        return History(chosen(pa.concat_tables(self._parts).sort_by("ts")), sorted(self._unread))
+        rows = self.rows
+        return History(chosen(rows.sort_by("ts")), sorted(set(self._unread)))
+
+
+def _stamps(keys: Sequence[str]) -> Days:
+    """Return days (YYYYMMDD) or labels (with HHMMSS) as datetime64[s]; texts that are neither are left out, and dates
+    that do not exist are found out when the rows are read."""
+    numbers = np.array([int(key) for key in keys if len(key) in (8, 14) and key.isascii() and key.isdigit()], np.int64)
+    clock = numbers % 1_000_000 if len(keys) and len(keys[0]) > 8 else np.zeros(len(numbers), np.int64)
+    date = numbers // 1_000_000 if len(keys) and len(keys[0]) > 8 else numbers
+    months = (date // 10_000 - 1970) * 12 + date // 100 % 100 - 1
+    days = months.astype("datetime64[M]").astype("datetime64[D]") + (date % 100 - 1)
+    seconds = clock // 10_000 * 3600 + clock // 100 % 100 * 60 + clock % 100
+    return cast(Days, days.astype("datetime64[s]") + seconds)
+
+
+def _among(run: Days, days: Days) -> Days:
+    """Return the days of a sorted run that are among others; np.isin would sort both."""
+    at = np.minimum(np.searchsorted(run, days), len(run) - 1)
+    found = np.zeros(len(run), bool)
+    found[at[run[at] == days]] = True
+    return run[found]
+
+
+_READ = {
+    DAILY.name: (parse_daily, DAILY_ROWS),
+    INDEX_DAILY.name: (parse_index, INDEX_ROWS),
+    MINUTES_PAST.name: (parse_minutes, MINUTE_ROWS),
+    MINUTES_TODAY.name: (parse_minutes, MINUTE_ROWS),
+}
 
 
 def _within(rows: pa.Table, days: Days) -> pa.Table:
     return rows.filter(pa.array(np.isin(rows["date"].to_numpy().astype("datetime64[D]"), days)))
 
 
-def _runs(days: Days, every: Days) -> list[Days]:
+def runs(days: Days, every: Days) -> list[Days]:
     """Cut days into runs that follow one another in `every`."""
     if not days.size:
         return []
     return np.split(days, np.flatnonzero(np.diff(np.searchsorted(every, days)) > 1) + 1)
 
 
+def week_ends(days: Days) -> Days:
+    """Return for each day the last session of its week (Monday to Sunday), or the day itself in a week without one."""
+    if not days.size:
+        return days
+    monday = days - (days.astype(np.int64) + 3) % 7
+    every = krx.sessions(max(monday.min(), krx.FIRST), min(monday.max() + 6, krx.LAST))
+    last = every[np.maximum(np.searchsorted(every, monday + 6, side="right") - 1, 0)]
+    return np.where((last >= monday) & (last <= monday + 6), last, days)
+
+
 def _labels(days: Days, venue: str) -> tuple[Days, Days]:
     """Return the labels, KST, of each day's first and last minute."""
-    if venue in HOURS:
-        opens, closes = HOURS[venue]
-        return days + opens, days + closes
-    return krx.session_opens(days) + _KST, krx.session_closes(days) + _KST
+    opens, closes = krx.extended_hours(days)
+    if venue == "KRX":  # whose chart ends with the closing auction
+        opens, closes = krx.session_opens(days), krx.session_closes(days)
+    return opens + _KST, closes + _KST

@@ -8,6 +8,7 @@ below both walk them.
 
 import io
 import zipfile
+import zlib
 from datetime import date, datetime
 from typing import Literal
 
@@ -18,6 +19,7 @@ from pipeline.kis.columns import WireError
 
 MasterMarket = Literal["KOSPI", "KOSDAQ"]
 FOLDER = "/common/master/"
+LARGEST = 1 << 26  # bytes of a file; the real ones have about one million
 FILES: dict[MasterMarket, str] = {"KOSPI": "kospi_code", "KOSDAQ": "kosdaq_code"}
 
 MASTER_ROWS = pa.schema(
@@ -131,15 +133,22 @@ def zip_master(market: MasterMarket, text: bytes) -> bytes:
 
 
 def unzip_master(data: bytes) -> bytes:
-    """Take the one .mst out of a downloaded zip. Raises WireError when it is no such zip."""
+    """Take the one .mst out of a downloaded zip. Raises WireError when it is no such zip, or one that grows without
+    bounds."""
+    why = "a zip with one .mst inside"
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = [name for name in archive.namelist() if name.endswith(".mst")]
             if len(names) == 1:
-                return archive.read(names[0])
-    except zipfile.BadZipFile:
+                with archive.open(names[0]) as file:
+                    found = file.read(LARGEST + 1)
+                if len(found) <= LARGEST:
+                    return found
+                why = f"a file of at most {LARGEST} bytes inside"
+    # What zipfile raises of damaged bytes: besides its own error those of zlib, of seeks, of methods and passwords.
+    except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, OSError, EOFError):
         names = []
-    raise WireError("master file", "zip", -1, repr(data[:20]), f"a zip with one .mst inside (found {names})")
+    raise WireError("master file", "zip", -1, repr(data[:20]), f"{why} (found {names})")
 
 
 def parse_master(data: bytes, market: MasterMarket) -> pa.Table:

@@ -54,10 +54,20 @@ class SimulatorSection(Section):
 class KisSection(Section):
     """The broker's API: which environment, how fast, with whose keys."""
 
-    live_key: str = setting("LIVE_KIS_APP_KEY", "variable with the live app key", min_length=1, runtime=True)
+    live_key: str = setting(
+        "LIVE_KIS_APP_KEY",
+        "variable with the live app key; further keys: the same with _2, _3, …",
+        min_length=1,
+        runtime=True,
+    )
     live_secret: str = setting("LIVE_KIS_APP_SECRET", "variable with the live secret", min_length=1, runtime=True)
     live_account: str = setting("LIVE_KIS_ACCOUNT_NUMBER", "variable with the live account", min_length=1, runtime=True)
-    paper_key: str = setting("PAPER_KIS_APP_KEY", "variable with the paper app key", min_length=1, runtime=True)
+    paper_key: str = setting(
+        "PAPER_KIS_APP_KEY",
+        "variable with the paper app key; further keys: the same with _2, _3, …",
+        min_length=1,
+        runtime=True,
+    )
     paper_secret: str = setting("PAPER_KIS_APP_SECRET", "variable with the paper secret", min_length=1, runtime=True)
     paper_account: str = setting(
         "PAPER_KIS_ACCOUNT_NUMBER", "variable with the paper account", min_length=1, runtime=True
@@ -67,7 +77,7 @@ class KisSection(Section):
     master_url: str = setting("", "address of the symbol master files instead of the environment's own", pattern=URL)
     calls_per_second: float | None = setting(
         None,
-        "calls started in any second; empty = 18 live, 1 paper, 200 simulator; 0 = no limit",
+        "calls started in any second with one app key; empty = 18 live, 1 paper, 200 simulator; 0 = no limit",
         unit="1/s",
         ge=0,
         le=SLOTS,
@@ -124,16 +134,16 @@ class KisSection(Section):
         return out
 
     def variables(self) -> tuple[str, str, str]:
-        """Return the names of the variables with key, secret and account."""
+        """Return the names of the variables with key, secret and account; those of further keys end in _2, _3, …"""
         if self.environment == "paper":
             return self.paper_key, self.paper_secret, self.paper_account
         return self.live_key, self.live_secret, self.live_account
 
-    def credentials(self) -> Credentials:
-        """Read the keys of this environment; the simulator takes any. CredentialsError says what is missing."""
+    def credentials(self) -> tuple[Credentials, ...]:
+        """Read the app keys of this environment; the simulator takes any. CredentialsError says what is missing."""
         if self.environment == "simulator":
-            return Credentials("PSsimulator".ljust(36, "0"), "simulator".ljust(180, "0"))
-        return Credentials.from_environment(*self.variables())
+            return (Credentials("PSsimulator".ljust(36, "0"), "simulator".ljust(180, "0")),)
+        return Credentials.all_from_environment(*self.variables())
 
 
 def _loopback(host: str) -> bool:

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -20,6 +21,7 @@ from typing import Never
 
 KEY_LENGTH, SECRET_LENGTH = 36, 180
 MARGIN_S = 600.0  # a token is given up this long before it expires: a long run must not lose it between two calls
+SHORT = 0.1  # but never more than this share of its life: a token of minutes would be asked for again at every call
 POLL_S = 0.05
 
 
@@ -29,11 +31,13 @@ class CredentialsError(Exception):
 
 @dataclass(frozen=True)
 class Credentials:
-    """Hold an app key, its secret and the account number; shown and pickled as nothing."""
+    """Hold an app key, its secret and the account number, shown and pickled as nothing; `names` are the variables that
+    the first two came from."""
 
     key: str = field(repr=False)
     secret: str = field(repr=False)
     account: str = field(default="", repr=False)
+    names: tuple[str, str] = ("", "")
 
     def __reduce__(self) -> Never:
         raise TypeError(
@@ -64,18 +68,45 @@ class Credentials:
                 f"expected 8 or 10 digits in {account}, got something else (not shown); copy it again, with or without "
                 "its dash"
             )
-        return cls(values[key], values[secret], values[account])
+        return cls(values[key], values[secret], values[account], (key, secret))
+
+    @classmethod
+    def all_from_environment(
+        cls, key: str, secret: str, account: str, environment: Mapping[str, str] = os.environ
+    ) -> tuple[Credentials, ...]:
+        """Read these variables and those with the suffixes _2, _3, … that have an app key; CredentialsError as above,
+        and for a key that comes twice."""
+        further = re.compile(rf"{re.escape(key)}(_(?:[2-9]|[1-9][0-9]+))")
+        matches = [further.fullmatch(name) for name, value in environment.items() if value.strip()]
+        suffixes = sorted((match[1] for match in matches if match), key=lambda suffix: int(suffix[1:]))
+        found: dict[str, Credentials] = {}
+        for end in ("", *suffixes):
+            one = cls.from_environment(key + end, secret + end, account + end, environment)
+            if one.key in found:
+                raise CredentialsError(
+                    f"expected another app key in {key}{end}, got that of {found[one.key].names[0]}; the broker counts "
+                    "calls by the key, so that it would not help: remove one"
+                )
+            found[one.key] = one
+        return tuple(found.values())
 
 
 @dataclass(frozen=True)
 class Token:
-    """Hold an access token and the moment, in seconds since 1970, at which it expires."""
+    """Hold an access token, the moment by this host's clock, in seconds since 1970, at which it expires, and how long
+    before that it is given up."""
 
     text: str = field(repr=False)
     expires: float
+    margin: float = MARGIN_S
+
+    @classmethod
+    def lasting(cls, text: str, life: float, now: float) -> Token:
+        """Count `life` from `now`: what the broker's clock says is not asked, the two need not agree."""
+        return cls(text, now + life, min(MARGIN_S, SHORT * life))
 
     def usable(self, now: float) -> bool:
-        return now < self.expires - MARGIN_S
+        return now < self.expires - self.margin
 
 
 @contextmanager
@@ -107,11 +138,13 @@ class TokenCache:
         self._turn = asyncio.Lock()
         self._token: Token | None = None
 
+    def held(self) -> str:
+        """Return the token in memory, empty when there is none that has not expired."""
+        return self._token.text if self._token is not None and self._token.usable(self._clock()) else ""
+
     async def get(self) -> str:
         """Return a token that has not expired."""
-        if self._token is not None and self._token.usable(self._clock()):
-            return self._token.text
-        return await self.renew("")
+        return self.held() or await self.renew("")
 
     async def renew(self, refused: str) -> str:
         """Return a token other than `refused`; of many that ask at once, in all processes, one issues it and the
@@ -152,8 +185,8 @@ class TokenCache:
             if self._path.stat().st_mode & 0o077:
                 self._path.chmod(0o600)
             found = json.loads(self._path.read_text())
-            return Token(str(found["token"]), float(found["expires"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            return Token(str(found["token"]), float(found["expires"]), float(found.get("margin", MARGIN_S)))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None  # absent, or not written by this program: a new token replaces it
 
     def _write(self, token: Token) -> None:
@@ -162,5 +195,5 @@ class TokenCache:
             temporary.unlink(missing_ok=True)
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(handle, "w") as file:
-                json.dump({"token": token.text, "expires": token.expires}, file)
+                json.dump({"token": token.text, "expires": token.expires, "margin": token.margin}, file)
             temporary.replace(self._path)

@@ -98,7 +98,7 @@ TROUBLES = ["", "stale", "empty", "repeated", "shuffled", "extra"]
 def test_daily_history_is_whole(trouble: str) -> None:
     broker = Broker(days(SESSIONS), page=100, trouble=trouble)
     moved: list[int] = []
-    found = asyncio.run(history.daily(broker, "005930", START, END, venue="KRX", moved=moved.append))  # type: ignore[arg-type]
+    found = asyncio.run(history.daily(broker, "005930", SESSIONS, venue="KRX", moved=moved.append))  # type: ignore[arg-type]
     assert found.rows.equals(days(SESSIONS)) and found.unread == []
     assert sum(moved) == len(SESSIONS)
     if not trouble:
@@ -108,7 +108,7 @@ def test_daily_history_is_whole(trouble: str) -> None:
 def test_days_that_the_broker_does_not_have_are_asked_for_twice_and_left_out() -> None:
     known = np.concatenate([SESSIONS[40:100], SESSIONS[110:]])
     broker = Broker(days(known), page=100)
-    found = asyncio.run(history.daily(broker, "005930", START, END, venue="KRX", moved=lambda rows: None))  # type: ignore[arg-type]
+    found = asyncio.run(history.daily(broker, "005930", SESSIONS, venue="KRX", moved=lambda rows: None))  # type: ignore[arg-type]
     assert found.rows["date"].to_numpy().tolist() == known.tolist()
     assert broker.calls <= 3 + 2 * 2
 
@@ -122,11 +122,10 @@ def test_rows_that_cannot_be_read_are_set_aside_and_rows_that_differ_both_kept()
                 if row["stck_bsop_date"] == "20250604":
                     row["stck_clpr"] = "n/a"
             version = [rows[0] | {"stck_clpr": "1"}] if self.calls == 1 else []
-            return Answer({tr.array: [*rows, *version], tr.summary: {}}, False)
+            return Answer({tr.array: [*rows, *version], tr.summary: {}}, False, b"")
 
     broker = Odd(days(SESSIONS[:120]), page=120)
-    end = SESSIONS[119].item()
-    found = asyncio.run(history.daily(broker, "005930", START, end, venue="KRX", moved=lambda rows: None))  # type: ignore[arg-type]
+    found = asyncio.run(history.daily(broker, "005930", SESSIONS[:120], venue="KRX", moved=lambda rows: None))  # type: ignore[arg-type]
     assert len(found.unread) == 1 and '"stck_clpr":"n/a"' in found.unread[0]
     assert found.rows.num_rows == 120, "119 readable days, of which one came in two versions"
 
@@ -158,6 +157,31 @@ def test_a_halted_day_among_minutes_is_passed_over() -> None:
 
 def test_no_sessions_no_calls() -> None:
     broker = Broker(days(SESSIONS), page=100)
-    saturday = date(2025, 3, 8)
-    found = asyncio.run(history.daily(broker, "005930", saturday, saturday, venue="KRX", moved=lambda rows: None))  # type: ignore[arg-type]
+    found = asyncio.run(history.daily(broker, "005930", SESSIONS[:0], venue="KRX", moved=lambda rows: None))  # type: ignore[arg-type]
     assert found.rows.num_rows == 0 and broker.calls == 0
+
+
+def test_bars_of_the_evening_venues_end_with_the_evening() -> None:
+    broker = Broker(days(SESSIONS[-5:]), page=100)
+    for venue, closes in (("KRX", "15:30"), ("NXT", "20:00"), ("UN", "20:00")):
+        broker = Broker(days(SESSIONS[-5:]), page=100)
+        found = asyncio.run(history.daily(broker, "005930", SESSIONS[-5:], venue=venue, moved=lambda rows: None))  # type: ignore[arg-type]
+        ends = found.rows["ts"].to_pandas().dt.tz_convert("Asia/Seoul").dt.strftime("%H:%M")
+        assert set(ends) == {closes}
+
+
+def test_a_torn_day_of_minutes_is_asked_for_again() -> None:
+    """A minute that is gone leaves its turnover to the next, which is then more than price times shares."""
+    held = SESSIONS[-2:]
+
+    class Torn(Broker):
+        async def ask(self, tr: Tr, params: Mapping[str, str], *, cont: str = "") -> Answer:
+            answer = await super().ask(tr, params, cont=cont)
+            rows = answer.body[tr.array]
+            if self.calls in (2, 5):
+                rows = [*rows[:30], *rows[33:]]
+            return Answer({tr.array: rows, tr.summary: {}}, False)
+
+    broker = Torn(minutes(held), page=120)
+    found = asyncio.run(history.minutes(broker, "005930", held, venue="KRX", moved=lambda rows: None))  # type: ignore[arg-type]
+    assert found.rows.num_rows == 2 * 381 and set(found.rows["turnover"].to_pylist()) == {1000.0}

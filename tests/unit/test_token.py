@@ -157,3 +157,58 @@ def test_credentials_show_and_travel_as_nothing() -> None:
     assert not any(part in shown for part in (*GOOD.values(), "the-token"))
     with pytest.raises(TypeError, match="stay in the process"):
         pickle.dumps(found)
+
+
+def further(number: int) -> dict[str, str]:
+    return {f"K_{number}": f"PS{number:02d}".ljust(36, "x"), f"S_{number}": SECRET}
+
+
+def test_further_keys_are_found_by_their_suffix() -> None:
+    found = Credentials.all_from_environment("K", "S", "A", GOOD | further(10) | further(2) | {"K_1": "x", "K_x": "y"})
+    assert [one.names for one in found] == [("K", "S"), ("K_2", "S_2"), ("K_10", "S_10")]
+    assert [one.key[:4] for one in found] == ["PSab", "PS02", "PS10"] and found[1].account == ""
+    assert len(Credentials.all_from_environment("K", "S", "A", GOOD | {"K_2": " "})) == 1
+    assert KEY not in repr(found) and SECRET not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"S_2": ""}, "got no S_2"),
+        ({"K_2": "short"}, "36 characters without blanks in K_2, got 5"),
+        ({"K_2": KEY}, "another app key in K_2, got that of K;"),
+        ({"K": ""}, "got no K;"),
+    ],
+)
+def test_a_further_key_that_is_wrong_is_named(change: dict[str, str], says: str) -> None:
+    with pytest.raises(CredentialsError, match=says) as caught:
+        Credentials.all_from_environment("K", "S", "A", GOOD | further(2) | change)
+    assert KEY not in str(caught.value) and SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(("life", "after", "held"), [(300, 200, True), (300, 280, False), (86_400, 85_000, True)])
+def test_a_token_of_minutes_is_kept_for_most_of_its_life(tmp_path: Path, life: float, after: float, held: bool) -> None:
+    now = [1000.0]
+
+    async def issue() -> Token:
+        return Token.lasting("young", life, now[0])
+
+    async def run() -> tuple[str, bool]:
+        await TokenCache(tmp_path, "https://kis", KEY, issue, clock=lambda: now[0]).get()
+        other = TokenCache(tmp_path, "https://kis", KEY, issue, clock=lambda: now[0])
+        text = await other.get()
+        now[0] += after
+        return text, bool(other.held())
+
+    assert asyncio.run(run()) == ("young", held)
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "null", "7", '"x"', '{"token": 1}', "\x00", '{"token": "t", "expires": "soon"}']
+)
+def test_a_file_of_anything_else_is_replaced(tmp_path: Path, text: str) -> None:
+    issuer = Issuer()
+    asyncio.run(issuer.cache(tmp_path).get())
+    (path,) = tmp_path.glob("*.token")
+    path.write_text(text)
+    assert asyncio.run(issuer.cache(tmp_path).get()) == "token-2"
