@@ -5,74 +5,157 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from datetime import UTC, date, datetime
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from storage.emit import Emit
 from storage.lake import Lake
+from storage.schema import SESSIONS, SYMBOLS
 from storage.section import digest_of
 
 from . import krx
-from .collect import DAILY, MINUTE, Collector, Origin, Task
+from .collect import Collector, Origin, Task
+from .coverage import Coverage
 from .job import Job
-from .journal import Journal
+from .kis import facts
 from .kis.client import KisClient
 from .kis.embedded import simulator
+from .kis.layouts import HOLIDAYS
 from .kis.section import KisSection
 from .receipt import Receipt, take
-from .request import IngestSection, RequestError, check_closed
+from .request import IngestSection, RequestError, check_broker, check_closed
 from .symbols import Directory, directory
+from .wanted import on_paper, plan, wanted
 
-KEPT = np.timedelta64(365, "D")  # minutes older than this the broker does not have
+INDICES = {"0001": "KOSPI", "1001": "KOSDAQ", "2001": "KOSPI 200"}
+AHEAD = timedelta(days=60)  # how far the broker's calendar is asked for
+
+
+@dataclass(frozen=True)
+class Broker:
+    """Hold an open connection and what was settled about it."""
+
+    client: KisClient
+    lake: Lake
+    kis: KisSection
+    ingest: IngestSection
+    origin: Origin
+    coverage: Coverage
+    now: datetime
+    delisted: tuple[str, ...]
+    emit: Emit
+
+    @property
+    def today(self) -> date:
+        return self.now.astimezone(krx.KST).date()
+
+    async def choose(self) -> tuple[Directory, list[str]]:
+        """Read the list of symbols, keep it in the lake, and return it with those that the run takes."""
+        gone = {*self.ingest.also, *self.delisted}
+        source = self.origin.source
+        found = await directory(
+            self.client, self.lake, source, markets=self.ingest.markets, asked=self.ingest.symbols, gone=gone
+        )
+        rows = _news(pa.concat_tables([found.table(), _indices(self.ingest)]), self.lake, source)
+        as_of = pa.repeat(pa.scalar(self.today), rows.num_rows)
+        self.lake.write("symbols", self.origin.stamp(rows.append_column("as_of", as_of)))
+        return found, _chosen(found, self.ingest)
+
+    def tasks(self, found: Directory, chosen: list[str]) -> list[Task]:
+        """Return what is asked for and not in the lake."""
+        tasks = wanted(found, chosen, self.ingest, self.coverage, self.today, self.emit)
+        return on_paper(tasks, self.today) if self.kis.environment == "paper" else tasks
+
+    def collector(self) -> Collector:
+        """Return what fetches tasks."""
+        return Collector(
+            self.client,
+            self.lake,
+            self.coverage,
+            self.origin,
+            self.emit,
+            chunk=self.ingest.chunk_size,
+            archive=self.ingest.archive,
+            take=self.ingest.rewritten == "take",
+        )
+
+    async def calendar(self) -> None:
+        """Ask the broker, once a day, on which days the market opens, and say where our calendar is wrong."""
+        can = HOLIDAYS.paper or self.kis.environment != "paper"
+        known = self.lake.read("sessions", columns=["ingested_at"], venue=self.ingest.venue, source=self.origin.source)
+        latest = pc.max(known["ingested_at"]).as_py()
+        if not (self.ingest.holidays and can) or (
+            latest is not None and latest.astimezone(krx.KST).date() == self.today
+        ):
+            return
+        end = min(self.today + AHEAD, krx.LAST.item())
+        rows = await facts.holidays(self.client, self.today, end)
+        days, opened = rows["date"].to_numpy().astype("datetime64[D]"), rows["open"].to_numpy(zero_copy_only=False)
+        for day, broker in zip(days, opened):
+            if bool(krx.is_session(day)) != bool(broker):
+                says = "a session" if broker else "no session"
+                text = f"the broker has {says} on {day} and our calendar has not; add it by scripts/build_calendar.py"
+                self.emit("log", level="warning", text=text)
+        table = pa.table(
+            [pa.repeat(self.ingest.venue, len(days)), rows["date"], rows["open"]],
+            schema=pa.schema([SESSIONS.field(name) for name in ("venue", "date", "open")]),
+        )
+        now = Origin(self.origin.source, self.origin.venue, self.now)
+        self.lake.write("sessions", now.stamp(table))
+
+
+@contextlib.asynccontextmanager
+async def connected(lake: Lake, kis: KisSection, ingest: IngestSection, emit: Emit) -> AsyncIterator[Broker]:
+    """Connect to the broker, or to a simulator that is started for it. Raises RequestError, SimulatorError,
+    CredentialsError."""
+    check_broker(kis, ingest)
+    async with contextlib.AsyncExitStack() as stack:
+        place = await stack.enter_async_context(simulator(kis.simulator, ingest.end, emit)) if kis.embedded else None
+        rest, folder = (place.rest, str(place.folder)) if place else ("", "")
+        client = await stack.enter_async_context(KisClient(kis, emit, rest=rest, folder=folder))
+        now = place.now if place else datetime.now(UTC)
+        check_closed(ingest, now)
+        source = ingest.source or source_of(kis)
+        origin = Origin(source, ingest.venue, datetime.now(UTC))
+        coverage = Coverage(lake, source, ingest.venue)
+        for (interval, symbol), rows in coverage.distrust().items():
+            text = f"the lake has lost {rows} rows of {symbol} {interval}; they are asked for again"
+            emit("log", level="warning", text=text)
+        delisted = place.delisted if place else ()
+        yield Broker(client, lake, kis, ingest, origin, coverage, now, delisted, emit)
 
 
 async def from_broker(job: Job, lake: Lake, kis: KisSection, ingest: IngestSection) -> tuple[Receipt, dict[str, Any]]:
-    """Fetch what is asked for and return the receipt and what it took; an earlier attempt's journal is gone on with."""
-    source = ingest.source or _source(kis)
-    async with contextlib.AsyncExitStack() as stack:
-        place = rest = folder = None
-        if kis.embedded:
-            place = await stack.enter_async_context(simulator(kis.simulator, ingest.end, job.emit))
-            rest, folder = place.rest, str(place.folder)
-        client = await stack.enter_async_context(KisClient(kis, job.emit, rest=rest or "", folder=folder or ""))
-        now = place.now if place else datetime.now(UTC)
-        if place:
-            check_closed(ingest, now)
-        today = now.astimezone(krx.KST).date()
+    """Fetch what is asked for and not in the lake; return the receipt of what is there then, and what it took."""
+    async with connected(lake, kis, ingest, job.emit) as broker:
         began = time.perf_counter()
-        journal = Journal(
-            job.out,
-            {"kis": kis.keyed(), "ingest": ingest.keyed(), "lake": str(lake.path), "source": source},
-            {"at": datetime.now(UTC).isoformat(), "as_of": str(today)},
-        )
-        origin = Origin(source, ingest.venue, datetime.fromisoformat(journal.facts["at"]))
-        gone = {*ingest.also, *(place.delisted if place else ())}
-        found = await directory(client, lake, source, markets=ingest.markets, asked=ingest.symbols, gone=gone)
-        chosen = _chosen(found, ingest)
-        as_of = pa.scalar(date.fromisoformat(journal.facts["as_of"]))
-        lake.write("symbols", origin.stamp(found.table().append_column("as_of", pa.repeat(as_of, len(found.rows)))))
-        journal.verify(lake, source=source, venue=ingest.venue)
-        if journal.units:
-            text = f"{len(journal.units)} histories are in the lake already and are not asked for again"
-            job.emit("log", level="info", text=text)
-        tasks = _tasks(found, chosen, ingest, today, job.emit)
-        collector = Collector(client, lake, journal, origin, job.emit, chunk=ingest.chunk_size)
+        found, chosen = await broker.choose()
+        await broker.calendar()
+        tasks = broker.tasks(found, chosen)
+        job.emit("log", level="info", text=str(plan(tasks, rate=kis.rate)))
+        collector = broker.collector()
         await collector.run(tasks, at_once=kis.max_workers)
-        seconds, counts = time.perf_counter() - began, client.counts
+        seconds, counts, source = time.perf_counter() - began, broker.client.counts, broker.origin.source
+        rewritten = [one.symbol for one in collector.rewritten]
+    intervals = [
+        name for name, asked in (("1d", ingest.daily), ("1m", ingest.minute_symbols), ("1w", ingest.weekly)) if asked
+    ]
     receipt = take(
         lake,
         source=source,
         venue=ingest.venue,
         market="KRX",
-        intervals=sorted({unit.interval for unit in journal.units.values() if unit.rows}),
-        symbols=_present(chosen, journal, ingest, job.emit),
+        intervals=intervals,
+        symbols=_present(lake, source, chosen, ingest, job.emit),
         start=ingest.first,
         end=ingest.end,
         close_only=False,
-        quarantined=_quarantined(journal),
+        quarantined=_quarantined(lake, source, chosen),
     )
     told = {
         "calls": counts.calls,
@@ -80,17 +163,33 @@ async def from_broker(job: Job, lake: Lake, kis: KisSection, ingest: IngestSecti
         "calls_repeated": counts.repeated,
         "bytes": counts.bytes,
         "seconds_http": round(seconds, 3),
+        "rewritten": sorted(set(rewritten)),
     }
     text = "{calls} calls in {seconds_http} s, {calls_refused} refused by the rate limit, {calls_repeated} made again"
     job.emit("log", level="info", text=text.format(**told))
     return receipt, told
 
 
-def _source(kis: KisSection) -> str:
+def source_of(kis: KisSection) -> str:
     """Name the rows of an environment; another simulated market has another name, so that two are never mixed."""
     if kis.environment != "simulator":
         return {"live": "kis", "paper": "kis-paper"}[kis.environment]
     return f"simulator-{kis.simulator.seed}-{digest_of([kis.rest_url, kis.keyed()['simulator']])[:8]}"
+
+
+def _news(rows: pa.Table, lake: Lake, source: str) -> pa.Table:
+    """Return the rows that say something else than the lake does; the table is a history of changes."""
+    before = lake.read("symbols", columns=[*rows.column_names, "as_of"], source=source)
+    known = {row["symbol"]: row for row in before.drop_columns(["as_of"]).to_pylist()}  # the latest comes last
+    return rows.filter(pa.array([known.get(row["symbol"]) != row for row in rows.to_pylist()], pa.bool_()))
+
+
+def _indices(ingest: IngestSection) -> pa.Table:
+    schema = pa.schema([field for field in SYMBOLS if field.name not in ("as_of", "source", "ingested_at")])
+    rows = [
+        {"symbol": code, "name": INDICES.get(code, code), "market": "KRX", "kind": "index"} for code in ingest.indices
+    ]
+    return pa.Table.from_pylist(rows, schema)
 
 
 def _chosen(found: Directory, ingest: IngestSection) -> list[str]:
@@ -106,29 +205,14 @@ def _chosen(found: Directory, ingest: IngestSection) -> list[str]:
     return chosen
 
 
-def _tasks(found: Directory, chosen: list[str], ingest: IngestSection, today: date, emit: Emit) -> list[Task]:
-    """Say what to fetch: daily bars of the days on which a symbol was listed, minutes of the largest that still are."""
-    sessions = krx.sessions(ingest.first, ingest.end)
-    tasks = []
-    for symbol in chosen if ingest.daily else ():
-        row = found.rows[symbol]
-        days = sessions[sessions >= np.datetime64(row["listed"], "D")] if row["listed"] else sessions
-        days = days[days <= np.datetime64(row["delisted"], "D")] if row["delisted"] else days
-        if days.size:
-            tasks.append(Task(DAILY, symbol, days))
-    recent = sessions[-ingest.minute_days :]
-    old = recent < np.datetime64(today, "D") - KEPT
-    if ingest.minute_symbols and old.any():
-        text = f"no minute bars of {old.sum()} sessions to {recent[old][-1]}: the broker keeps them for a year"
-        emit("log", level="warning", text=text)
-        recent = recent[~old]
-    whole = [s for s in found.alive(chosen) if recent.size and found.listed(s, recent[0].item(), recent[0].item())]
-    return tasks + [Task(MINUTE, symbol, recent) for symbol in whole[: ingest.minute_symbols]]
-
-
-def _present(chosen: list[str], journal: Journal, ingest: IngestSection, emit: Emit) -> list[str]:
+def _present(lake: Lake, source: str, chosen: list[str], ingest: IngestSection, emit: Emit) -> list[str]:
     """Return the symbols that have bars; of those that have none, named ones are an error, others are said."""
-    present = sorted({symbol for (_, symbol), unit in journal.units.items() if unit.rows})
+    start = datetime.combine(ingest.first, datetime.min.time(), krx.KST)
+    end = datetime.combine(ingest.end, datetime.max.time(), krx.KST)
+    bars = lake.read(
+        "bars", columns=["symbol"], symbols=chosen, source=source, venue=ingest.venue, start=start, end=end
+    )
+    present = sorted(pc.unique(bars["symbol"]).to_pylist())
     without = sorted(set(chosen) - set(present)) if ingest.daily else []
     if (without and ingest.symbols) or not present:
         raise RequestError(
@@ -140,8 +224,6 @@ def _present(chosen: list[str], journal: Journal, ingest: IngestSection, emit: E
     return present
 
 
-def _quarantined(journal: Journal) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for unit in journal.units.values():
-        total.update(unit.quarantined)
-    return dict(sorted(total.items()))
+def _quarantined(lake: Lake, source: str, chosen: list[str]) -> dict[str, int]:
+    found = lake.read("quarantine", columns=["reason"], symbols=chosen, source=source)
+    return dict(sorted(Counter(found["reason"].to_pylist()).items()))

@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,25 @@ def main(last: str = "report", arguments: list[str] | None = None) -> int:
 
     Return the exit status: 0 done, 2 bad input, 130 or 143 interrupted. Other errors are faults of ours and are raised.
     """
-    prog = Path(sys.argv[0]).name
+    words = sys.argv[1:] if arguments is None else arguments
     about = ABOUT if last == "report" else f"Run the stage '{last}' and what it needs that is not there yet."
-    try:
+
+    def act(prog: str) -> int:
         with Interrupts() as interrupts:
-            config, words = configuration.load(sys.argv[1:] if arguments is None else arguments, prog, about)
+            config, given = configuration.load(words, prog, about)
             with Cluster(config.cluster) as cluster:
-                if words.dry_run:
+                if given.dry_run:
                     return _dry_run(config, cluster, last)
                 return _run(config, cluster, last, interrupts)
+
+    return guarded(act)
+
+
+def guarded(act: Callable[[str], int]) -> int:
+    """Call `act` with the program's name; an error that is the user's to mend becomes a sentence and a status."""
+    prog = Path(sys.argv[0]).name
+    try:
+        return act(prog)
     except Interrupted as error:
         sys.stderr.write(f"{prog}: {error}\n")
         return error.code
@@ -66,7 +77,7 @@ def _dry_run(config: configuration.Config, cluster: Cluster, last: str) -> int:
     return 0
 
 
-def _folder(config: configuration.Config, text: str) -> Path:
+def run_folder(config: configuration.Config, text: str) -> Path:
     """Make the run's folder, which no other run has."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     runs = Path(config.run.runs).absolute()
@@ -86,7 +97,7 @@ def _folder(config: configuration.Config, text: str) -> Path:
 
 
 def _run(config: configuration.Config, cluster: Cluster, last: str, interrupts: Interrupts) -> int:
-    directory = _folder(config, configuration.as_yaml(config))
+    directory = run_folder(config, configuration.as_yaml(config))
     start = time.perf_counter()
     with RunLog(directory, config.run.log_level) as log:
         cluster.emit = log.emit

@@ -1,50 +1,83 @@
-"""The broker's pages into the lake: several symbols in flight, whole symbols committed in columnar chunks.
+"""The broker's pages into the lake: several symbols in flight, whole histories committed in columnar chunks.
 
-Everything that a symbol needs (checks, corporate actions) is done when its history is complete, so that what is
-committed never depends on where an earlier attempt stopped.
+Everything that a history needs (checks, corporate actions, comparison with what the lake holds) is done when it is
+complete, so that what is committed never depends on where an earlier attempt stopped.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
 from storage.emit import Emit
 from storage.lake import Lake, group_of
-from storage.schema import ACTIONS, BARS
+from storage.schema import ACTIONS, BARS, FLOWS, PAGES
 
-from . import actions, quality
-from .journal import Journal, Unit, digest
+from . import actions, krx, quality
+from .archive import Recorder
+from .coverage import Coverage, Span
 from .kis import history
 from .kis.client import KisClient
 from .kis.columns import Days
-from .kis.layouts import DAILY as DAILY_CALL
-from .kis.layouts import MINUTES_PAST as MINUTE_CALL
+from .kis.history import History
+from .kis.layouts import DAILY, INDEX_DAILY, MINUTES_PAST, MINUTES_TODAY, Tr
+from .rewritten import Rewritten, compared
 
-DAILY, MINUTE = "1d", "1m"
+What = Literal["daily", "weekly", "minute", "today", "index", "flows", "latest_flows"]
+INTERVALS: dict[What, str] = {
+    "daily": "1d",
+    "weekly": "1w",
+    "minute": "1m",
+    "today": "1m",
+    "index": "1d",
+    "flows": "flows",
+    "latest_flows": "flows",
+}
+CALLS: dict[What, Tr] = {
+    "daily": DAILY,
+    "weekly": DAILY,
+    "minute": MINUTES_PAST,
+    "today": MINUTES_TODAY,
+    "index": INDEX_DAILY,
+}
 COMMIT_S = 60.0  # a killed run asks again for what came in since the last commit: no more than this
 TELL_S = 0.1
-MINUTES_A_DAY = 381  # a guess, for the progress bar only
+MINUTES_A_DAY = 381
+MILLION = 1e6  # KRW: the unit of the broker's turnovers of flows
+INDEX_UNITS = {"volume": 1e3, "turnover": MILLION}  # thousand shares and million KRW
+_NO_DAYS = np.array([], "datetime64[D]")
 
 
 @dataclass(frozen=True)
 class Task:
-    """Name an interval of a symbol and the sessions of which bars are wanted."""
+    """Name a kind of history of a symbol and the consecutive sessions that are wanted of it.
 
-    interval: str
+    `again` are sessions about them that the lake holds already: asked for once more to see whether the broker still
+    says the same.
+    """
+
+    what: What
     symbol: str
     days: Days
+    again: Days = field(default_factory=lambda: _NO_DAYS)
+
+    @property
+    def interval(self) -> str:
+        return INTERVALS[self.what]
 
     @property
     def guess(self) -> int:
         """Rows that there may be."""
-        return len(self.days) * (MINUTES_A_DAY if self.interval == MINUTE else 1)
+        each = {"minute": MINUTES_A_DAY, "today": MINUTES_A_DAY, "weekly": 0.2}.get(self.what, 1)
+        return max(int(len(self.days) * each), 1)
 
 
 @dataclass(frozen=True)
@@ -66,33 +99,51 @@ class Origin:
 class _Batch:
     """Hold what was fetched and is not yet committed."""
 
-    tables: dict[str, list[pa.Table]] = field(default_factory=lambda: {"bars": [], "actions": [], "quarantine": []})
-    units: list[Unit] = field(default_factory=list)
+    tables: dict[str, list[pa.Table]] = field(default_factory=dict)
+    answered: dict[str, list[tuple[str, Span]]] = field(default_factory=dict)  # symbols and spans by interval
     rows: int = 0
+
+    def take(self, name: str, rows: pa.Table) -> None:
+        if rows.num_rows:
+            self.tables.setdefault(name, []).append(rows)
 
 
 class Collector:
-    """Fetch tasks and commit them; the journal says which are done already."""
+    """Fetch tasks and commit them."""
 
-    def __init__(self, kis: KisClient, lake: Lake, journal: Journal, origin: Origin, emit: Emit, *, chunk: int) -> None:
-        self._kis, self._lake, self._journal, self._origin = kis, lake, journal, origin
-        self._emit, self._chunk = emit, chunk
+    def __init__(
+        self,
+        kis: KisClient,
+        lake: Lake,
+        coverage: Coverage,
+        origin: Origin,
+        emit: Emit,
+        *,
+        chunk: int,
+        archive: bool,
+        take: bool,
+    ) -> None:
+        """Prepare; `take` replaces a whole history by the broker's where the broker has rewritten it."""
+        self._kis, self._lake, self._coverage, self._origin = kis, lake, coverage, origin
+        self._emit, self._chunk, self._archive, self._take = emit, chunk, archive, take
         self._batch, self._committed_at = _Batch(), time.monotonic()
         self._turn = asyncio.Lock()
-        self._done = self._total = 0
+        self._done = self._total = self.rows = 0
         self._told = 0.0
+        self._tasks: list[Task] = []
+        self._known: dict[str, pa.Table] | None = None
+        self.rewritten: list[Rewritten] = []
 
-    async def run(self, tasks: list[Task], *, at_once: int) -> None:
-        """Do every task that the journal does not know, `at_once` at a time; what came before an error is committed."""
-        todo = [task for task in tasks if (task.interval, task.symbol) not in self._journal.units]
-        self._done = sum(unit.rows for unit in self._journal.units.values())
-        self._total = self._done + sum(task.guess for task in todo)
+    async def run(self, tasks: list[Task], *, at_once: int, done: int = 0) -> None:
+        """Do all tasks, `at_once` at a time; what came before an error is committed. `done` rows are there already."""
+        self._done, self._total = done, done + sum(task.guess for task in tasks)
+        self._tasks = tasks
         # Minutes first, since their pages follow one another; then by partition, so that a commit rewrites few of them.
-        todo.sort(key=lambda task: (task.interval != MINUTE, group_of(task.symbol, task.interval), task.symbol))
-        queue = iter(todo)
+        minutes = ("minute", "today")
+        queue = iter(sorted(tasks, key=lambda t: (t.what not in minutes, group_of(t.symbol, t.interval), t.symbol)))
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(at_once, len(todo))):
+                for _ in range(min(at_once, len(tasks))):
                     group.create_task(self._work(queue))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
@@ -110,74 +161,173 @@ class Collector:
                 self._done += rows
                 self._tell()
 
-            fetch = self._minutes if task.interval == MINUTE else self._daily
-            rows = await fetch(task, moved)
+            recorder = Recorder(self._kis)
+            fetch = self._flows if task.interval == "flows" else self._bars
+            rows = await fetch(task, recorder, moved)
+            self.rows += rows
             self._done += rows - read
             self._total += rows - task.guess
             if self._due():
                 await self._commit(self._due)
 
-    async def _daily(self, task: Task, moved: history.Moved) -> int:
-        first, last = task.days[0].item(), task.days[-1].item()
-        found = await history.daily(self._kis, task.symbol, first, last, venue=self._origin.venue, moved=moved)
-        good, wrong = self._checked(task, found, DAILY_CALL.name)
-        return self._keep(task, good, wrong, actions.detect(good))
+    async def _fetched(self, task: Task, kis: Recorder, moved: history.Moved) -> History:
+        days = np.union1d(task.again, task.days)
+        venue = self._origin.venue
+        match task.what:
+            case "index":
+                return await history.index(kis, task.symbol, days, moved=moved)
+            case "minute" | "today":
+                today = task.what == "today"
+                return await history.minutes(kis, task.symbol, days, venue=venue, moved=moved, today=today)
+            case _:
+                period: Literal["D", "W"] = "W" if task.what == "weekly" else "D"
+                return await history.daily(kis, task.symbol, days, venue=venue, moved=moved, period=period)
 
-    async def _minutes(self, task: Task, moved: history.Moved) -> int:
-        found = await history.minutes(self._kis, task.symbol, task.days, venue=self._origin.venue, moved=moved)
-        return self._keep(task, *self._checked(task, found, MINUTE_CALL.name), ACTIONS.empty_table())
+    async def _bars(self, task: Task, recorder: Recorder, moved: history.Moved) -> int:
+        found = await self._fetched(task, recorder, moved)
+        good, wrong = checked(found, task, self._origin)
+        if task.again.size:
+            verdict = compared(task, (await asyncio.to_thread(self._held)).get(task.symbol), good)
+            if verdict is not None:
+                self.rewritten.append(verdict)
+                self._emit("log", level="warning", text=str(verdict))
+                self._batch.take("quarantine", self._origin.stamp(verdict.rows()))
+                if self._take:
+                    return await self._replace(task, moved)
+                if verdict.prices:
+                    return 0
+        pages = recorder.pages(task.symbol, task.interval, self._origin.venue)
+        return self._keep(self._batch, task, good, wrong, pages)
 
-    def _checked(self, task: Task, found: history.History, call: str) -> tuple[pa.Table, pa.Table]:
-        """Separate bars, with the other columns that they came with, from what goes to quarantine."""
-        rows, n = found.rows, found.rows.num_rows
-        shared = {"symbol": task.symbol, "venue": self._origin.venue, "interval": task.interval, "file": call}
-        for name, value in shared.items():
-            rows = rows.append_column(name, pa.repeat(value, n))
-        good, wrong = quality.check(rows.append_column("line", pa.array(np.arange(1, n + 1))), market="KRX")
-        unread = [
-            {**shared, "line": line, "reason": "unreadable", "row": text}
-            for line, text in enumerate(found.unread, n + 1)
-        ]
-        wrong = pa.concat_tables([wrong, pa.Table.from_pylist(unread, wrong.schema)])
-        return self._origin.stamp(good), self._origin.stamp(wrong)
+    async def _flows(self, task: Task, recorder: Recorder, moved: history.Moved) -> int:
+        """Take the flows of the days that the broker still has; older ones are not covered."""
+        latest, venue = task.what == "latest_flows", self._origin.venue
+        found = await history.flows(recorder, task.symbol, task.days, venue=venue, moved=moved, latest=latest)
+        n = found.rows.num_rows
+        if n:
+            rows = found.rows.append_column("symbol", pa.repeat(task.symbol, n))
+            units = {name: MILLION for name in rows.column_names if name.endswith("_turnover")}
+            self._batch.take("flows", self._origin.stamp(_scaled(rows, units)).select(FLOWS.names))
+            first, last = rows["date"].to_numpy().astype("datetime64[D]")[[0, -1]]
+            self._answered(self._batch, task, first, last, n)
+        return int(n)
 
-    def _keep(self, task: Task, good: pa.Table, wrong: pa.Table, found: pa.Table) -> int:
-        """Put a complete symbol into the batch."""
-        bars = good.select(BARS.names)
-        unit = Unit(
-            interval=task.interval,
-            symbol=task.symbol,
-            rows=bars.num_rows,
-            bars=digest("bars", bars),
-            actions=digest("actions", found),
-            quarantined=quality.reasons(wrong),
+    async def _replace(self, task: Task, moved: history.Moved) -> int:
+        """Fetch everything that was ever fetched of this history again and put it in the place of the old."""
+        spans = self._coverage.spans(task.interval, task.symbol)
+        days = krx.sessions(
+            min([*task.days[:1], *(s.first for s in spans)]), max([*task.days[-1:], *(s.last for s in spans)])
         )
-        for name, rows in (("bars", bars), ("actions", found), ("quarantine", wrong)):
-            if rows.num_rows:
-                self._batch.tables[name].append(rows)
-        self._batch.units.append(unit)
-        self._batch.rows += bars.num_rows
-        return unit.rows
+        whole, recorder = Task(task.what, task.symbol, days), Recorder(self._kis)
+        found = await self._fetched(whole, recorder, moved)
+        good, wrong = checked(found, whole, self._origin)
+        batch = _Batch()
+        pages = recorder.pages(task.symbol, task.interval, self._origin.venue)
+        self._keep(batch, whole, good, wrong, pages)
+        async with self._turn:
+            await asyncio.to_thread(self._swap, whole, batch)
+        return int(good.num_rows)
+
+    def _swap(self, task: Task, batch: _Batch) -> None:
+        origin = {"source": self._origin.source}
+        here = origin | {"venue": self._origin.venue, "interval": task.interval}
+        self._coverage.forget(task.interval, task.symbol, task.days)
+        self._lake.remove("pages", symbols=[task.symbol], **here)
+        bars = pa.concat_tables(batch.tables.pop("bars", [BARS.empty_table()]))
+        self._lake.replace("bars", bars, symbols=[task.symbol], **here)
+        if task.what == "daily":
+            self._lake.remove("actions", symbols=[task.symbol], **origin)
+        self._write(batch)
+
+    def _held(self) -> dict[str, pa.Table]:
+        """Return what the lake holds of all days that are asked for again, by symbol; read once."""
+        if self._known is None:
+            again = [task for task in self._tasks if task.again.size]
+            start, end = min(t.again[0] for t in again), max(t.again[-1] for t in again)
+            found = self._lake.read(
+                "bars",
+                symbols={task.symbol for task in again},
+                start=datetime.combine(start.item(), datetime.min.time(), krx.KST),
+                end=datetime.combine(end.item(), datetime.max.time(), krx.KST),
+                source=self._origin.source,
+                venue=self._origin.venue,
+                interval="1d",
+            )
+            self._known = by_symbol(found)
+        return self._known
+
+    def _keep(self, batch: _Batch, task: Task, good: pa.Table, wrong: pa.Table, pages: pa.Table) -> int:
+        """Put a complete history into a batch; days that were only asked for again serve to find corporate actions."""
+        own = good["date"].to_numpy().astype("datetime64[D]")
+        bars = good.filter(pa.array((own >= task.days[0]) & (own <= task.days[-1]))).select(BARS.names)
+        batch.take("bars", bars)
+        batch.take("actions", actions.detect(good) if task.what == "daily" else ACTIONS.empty_table())
+        batch.take("quarantine", wrong)
+        if self._archive:
+            batch.take("pages", self._origin.stamp(pages))
+        self._answered(batch, task, task.days[0], task.days[-1], bars.num_rows)
+        return int(bars.num_rows)
+
+    def _answered(self, batch: _Batch, task: Task, first: np.datetime64, last: np.datetime64, rows: int) -> None:
+        batch.answered.setdefault(task.interval, []).append((task.symbol, Span(first, last, rows)))
+        batch.rows += rows
 
     def _due(self) -> bool:
         return self._batch.rows >= self._chunk or time.monotonic() - self._committed_at > COMMIT_S
 
     async def _commit(self, still: Callable[[], bool] = lambda: True) -> None:
-        """Write the batch to the lake, then to the journal; of those who waited for it only the first does so."""
+        """Write the batch to the lake; of those who waited for it only the first does so."""
         async with self._turn:
-            if self._batch.units and still():
+            if (self._batch.answered or self._batch.tables) and still():
                 batch, self._batch = self._batch, _Batch()
                 await asyncio.to_thread(self._write, batch)
                 self._committed_at = time.monotonic()
 
     def _write(self, batch: _Batch) -> None:
+        """Commit rows first and what is covered last: a run that is killed in between asks again."""
         for name, parts in batch.tables.items():
-            if parts:
-                self._lake.write(name, pa.concat_tables(parts))
-        self._journal.add(batch.units)
+            rows = pa.concat_tables(parts)
+            if name == "pages":
+                self._lake.append(name, rows.select(PAGES.names))
+            else:
+                self._lake.write(name, rows)
+        for interval, answered in batch.answered.items():
+            self._coverage.add(interval, answered)
 
     def _tell(self, *, final: bool = False) -> None:
         now = time.monotonic()
         if final or now - self._told >= TELL_S:
             self._told = now
             self._emit("progress", done=self._done, total=max(self._total, self._done), unit="rows")
+
+
+def checked(found: History, task: Task, origin: Origin) -> tuple[pa.Table, pa.Table]:
+    """Separate bars, with the other columns that they came with, from what goes to quarantine; both stamped."""
+    rows, n, call = found.rows, found.rows.num_rows, CALLS[task.what].name
+    if task.what == "index":
+        rows = _scaled(rows, INDEX_UNITS)
+    shared = {"symbol": task.symbol, "venue": origin.venue, "interval": task.interval, "file": call}
+    for name, value in shared.items():
+        rows = rows.append_column(name, pa.repeat(value, n))
+    good, wrong = quality.check(rows.append_column("line", pa.array(np.arange(1, n + 1))), market="KRX")
+    unread = [
+        {**shared, "line": line, "reason": "unreadable", "row": text} for line, text in enumerate(found.unread, n + 1)
+    ]
+    wrong = pa.concat_tables([wrong, pa.Table.from_pylist(unread, wrong.schema)])
+    return origin.stamp(good), origin.stamp(wrong)
+
+
+def _scaled(rows: pa.Table, units: Mapping[str, float]) -> pa.Table:
+    for name, unit in units.items():
+        rows = rows.set_column(rows.column_names.index(name), name, pa.array(rows[name].to_numpy() * unit))
+    return rows
+
+
+def by_symbol(table: pa.Table) -> dict[str, pa.Table]:
+    """Cut a table that is sorted by symbol into one table a symbol, without copying."""
+    if not table.num_rows:
+        return {}
+    names = table["symbol"].combine_chunks().dictionary_encode()
+    place = names.indices.to_numpy()
+    cuts = [0, *(np.flatnonzero(np.diff(place)) + 1).tolist(), len(place)]
+    return {names.dictionary[int(place[a])].as_py(): table.slice(a, b - a) for a, b in pairwise(cuts)}

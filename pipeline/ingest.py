@@ -13,22 +13,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.lake import Lake, LakeSection
-from storage.schema import QUARANTINE, SYMBOLS
+from storage.schema import ACTIONS, QUARANTINE, SYMBOLS
 from storage.section import digest_of
 from storage.store import write_json
 
 from . import quality
 from .broker import from_broker
-from .collect import Origin
+from .collect import Origin, by_symbol
 from .importers import files_digest, load
 from .job import Job
-from .journal import by_symbol, remove
 from .kis.columns import Days
 from .kis.section import KisSection
 from .provenance import code_digest
 from .receipt import Receipt, take
 from .request import IngestSection as IngestSection
-from .request import RequestError, check_broker
+from .request import RequestError
+from .retention import tidy
 
 QUALITY = "quality.json"
 SHOWN = ("symbol", "interval", "ts", "open", "close", "volume")  # what the description of the bars reads
@@ -43,7 +43,9 @@ def ingest(job: Job, lake: LakeSection, kis: KisSection, ingest: IngestSection) 
     CredentialsError, SimulatorError, FilesError or LakeError; each says what to do.
     """
     try:
-        return _ingest(job, Lake(lake.path), kis, ingest)
+        manifest = _ingest(job, Lake(lake.path), kis, ingest)
+        tidy(Lake(lake.path), lake, job.out.parent, job.emit)
+        return manifest
     except OSError as error:
         got = f"'{error.strerror or error}' at {error.filename or 'no name'}"
         raise RequestError(
@@ -56,12 +58,10 @@ def _ingest(job: Job, store: Lake, kis: KisSection, ingest: IngestSection) -> di
     if ingest.path:
         receipt, told = _from_files(job, store, ingest)
     else:
-        check_broker(kis, ingest)
         receipt, told = asyncio.run(from_broker(job, store, kis, ingest))
     described = {interval: _described(receipt, interval) for interval in receipt.intervals}
     write_json(job.out / QUALITY, described)
     receipt.save(job.out)
-    remove(job.out)
     content = receipt.model_dump(mode="json", exclude={"lake", "versions"})
     return {
         **told,
@@ -84,6 +84,7 @@ def _from_files(job: Job, lake: Lake, ingest: IngestSection) -> tuple[Receipt, d
     origin = Origin(ingest.source or _files_source(ingest), ingest.files.venue, datetime.now(UTC))
     waiting: list[pa.Table] = []
     symbols, quarantine = [_without_origin(SYMBOLS).empty_table()], [_without_origin(QUARANTINE).empty_table()]
+    actions = [_without_origin(ACTIONS).empty_table()]
     rows: Counter[tuple[str, str]] = Counter()  # by interval and symbol
     counts: Counter[str] = Counter()
     indices: set[str] = set()  # in the lake like the rest, but nothing that could be bought
@@ -93,6 +94,7 @@ def _from_files(job: Job, lake: Lake, ingest: IngestSection) -> tuple[Receipt, d
         bars = _asked(loaded.bars, ingest)
         quarantine.append(loaded.quarantined)
         symbols += [loaded.symbols] if loaded.symbols is not None else []
+        actions += [loaded.actions] if loaded.actions is not None else []
         counts.update(loaded.counts, outside_the_dates_or_symbols=loaded.bars.num_rows - bars.num_rows)
         if not bars.num_rows:
             continue
@@ -110,9 +112,8 @@ def _from_files(job: Job, lake: Lake, ingest: IngestSection) -> tuple[Receipt, d
             waiting = []
     if waiting:
         lake.write("bars", pa.concat_tables(waiting))
-    told = pa.concat_tables(symbols)
-    for name, parts in (("symbols", told), ("quarantine", pa.concat_tables(quarantine))):
-        lake.write(name, origin.stamp(parts))
+    for name, parts in (("actions", actions), ("symbols", symbols), ("quarantine", quarantine)):
+        lake.write(name, origin.stamp(pa.concat_tables(parts)))
     present = sorted({symbol for _, symbol in rows})
     missing = sorted(set(ingest.symbols) - set(present))
     if missing or not present:

@@ -14,13 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.lake import Lake
-from storage.schema import KEYS, content_digest
+from storage.schema import BARS, KEYS, content_digest
 from storage.section import Section
 from storage.store import read_json, write_json
 
 from . import krx
+from .resample import MINUTES, PERIODS, derive
 
 FILE = "receipt.json"
+LONGEST = {"1w": 7, "1mo": 31}  # days
 
 
 class Receipt(Section):
@@ -61,12 +63,28 @@ class Receipt(Section):
         start: datetime | None = None,
         end: datetime | None = None,
     ) -> pa.Table:
-        """Return raw bars sorted by (symbol, ts), only of this source, venue, range of days and these symbols."""
+        """Return raw bars sorted by (symbol, ts), only of this source, venue, range of days and these symbols.
+
+        An interval that the lake does not hold is derived from a finer one; bars that are not complete are left out.
+        Raises LakeError.
+        """
         query = self._query(interval)
         query["symbols"] = self.symbols if symbols is None else symbols
-        query["start"] = query["start"] if start is None else max(start, query["start"])
+        first = query["start"] if start is None else max(start, query["start"])
         query["end"] = query["end"] if end is None else min(end, query["end"])
-        return self.opened.read("bars", columns=columns, **query)
+        if interval in self.intervals:
+            return self.opened.read("bars", columns=columns, **{**query, "start": first})
+        # From the beginning of the longest bar that can hold the first moment: a part of a bar would be another bar.
+        reach = timedelta(days=LONGEST.get(interval, 1))
+        query |= {"interval": self.finer(interval), "start": max(first - reach, query["start"])}
+        derived = derive(self.opened.read("bars", **query), interval, venue=self.venue, actions=self.actions())
+        derived = derived.filter(pc.field("complete") & (pc.field("ts") >= first))
+        return derived.select(list(columns or BARS.names))
+
+    def finer(self, interval: str) -> str:
+        """Return the interval from which another one is derived, empty where none is here."""
+        fine = "1d" if interval in PERIODS else "1m" if interval in (*MINUTES, "1d") else ""
+        return fine if fine in self.intervals else ""
 
     def groups(self, interval: str) -> dict[int, list[str]]:
         """Return this receipt's symbols by lake partition group."""
@@ -116,7 +134,7 @@ def take(lake: Lake, **known: object) -> Receipt:
     bare = Receipt.model_validate({**known, "lake": str(lake.path), "rows": {}, "digests": {}, "versions": {}})
     digests, rows, versions = {}, {}, {}
     for interval in bare.intervals:
-        found = bare.bars(interval)
+        found = bare.bars(interval, columns=["ts"])
         rows[interval] = found.num_rows
         digests[f"bars/{interval}"] = lake.digest("bars", **bare._query(interval))
     for name in ("actions", "symbols"):

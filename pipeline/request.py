@@ -54,11 +54,24 @@ class IngestSection(Section):
     minute_days: int = setting(
         20, "days of minute bars, up to `end`; the broker keeps a year", unit="sessions", ge=1, le=250
     )
+    weekly: bool = setting(False, "fetch the broker's own weekly bars; without them weeks are made of days")
+    indices: tuple[str, ...] = setting(
+        ("0001", "1001"), "indices to fetch daily, quoted: 0001 KOSPI, 1001 KOSDAQ, 2001 KOSPI 200"
+    )
+    investors: bool = setting(False, "fetch who bought and sold; paper has the latest 30 sessions only")
+    holidays: bool = setting(True, "ask the broker once a day on which days the market opens, where it can say so")
+    since: Literal["", "last"] = setting(
+        "", "last = of each symbol only what came after its last session in the lake; empty = holes before it, too"
+    )
+    rewritten: Literal["keep", "take"] = setting(
+        "keep", "history that the broker has rewritten: keep ours and report it, or take the broker's whole history"
+    )
+    archive: bool = setting(True, "keep the broker's answers, compressed, to make bars of them again", runtime=True)
     venue: Literal["KRX", "NXT", "UN"] = setting("KRX", "exchange whose bars are fetched; UN = both as one")
     chunk_size: int = setting(200_000, "rows a commit to the lake", unit="rows", ge=1, runtime=True)
     files: ImportSection = setting(ImportSection, "how files are to be understood")
 
-    @field_validator("symbols", "also", mode="before")
+    @field_validator("symbols", "also", "indices", mode="before")
     @classmethod
     def _quoted(cls, value: Any) -> Any:
         """Refuse codes that YAML has read as numbers: 000270 without quotes is 184."""
@@ -100,12 +113,13 @@ def check_broker(kis: KisSection, ingest: IngestSection) -> None:
         raise RequestError(
             f"expected sessions of the exchange in ingest.start..ingest.end, got none in {ingest.first}..{ingest.end}"
         )
-    if not ingest.daily and not ingest.minute_symbols:
+    if not ingest.daily and not ingest.minute_symbols and not ingest.weekly:
         raise RequestError("expected ingest.daily or ingest.minute_symbols, got neither; there is nothing to fetch")
-    if kis.environment == "paper" and ingest.minute_symbols and not MINUTES_PAST.paper:
+    if kis.environment == "paper" and ingest.minute_symbols and ingest.minute_days > 1 and not MINUTES_PAST.paper:
         raise RequestError(
-            f"expected ingest.minute_symbols 0 in the paper environment, got {ingest.minute_symbols}: paper has no "
-            "minute bars of past days; set it to 0 or use --kis.environment live"
+            f"expected ingest.minute_symbols 0 or ingest.minute_days 1 in the paper environment, got "
+            f"{ingest.minute_symbols} and {ingest.minute_days}: paper has no minute bars of days before today; "
+            "change them or use --kis.environment live"
         )
 
 

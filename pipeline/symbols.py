@@ -21,7 +21,7 @@ from storage.schema import SYMBOLS
 from .kis.client import KisClient
 from .kis.columns import WireError
 from .kis.errors import KisError
-from .kis.history import stock_info
+from .kis.facts import stock_info
 from .kis.master import FILES, MASTER_ROWS, MasterMarket, parse_master, unzip_master
 
 FACTS = tuple(name for name in SYMBOLS.names if name not in ("as_of", "source", "ingested_at"))

@@ -1,8 +1,11 @@
-"""Run the stage 'ingest' and whatever it needs that is not there yet; options as for run_optimized_pipeline.py."""
+"""Market data into the lake: ingest.py [plan | run | verify | repair | audit --against SOURCE]; no verb is run.
+
+Options as for run_optimized_pipeline.py; `--since last` is short for --ingest.since last.
+"""
 
 import sys
 
-from pipeline.cli import main
+from pipeline.verbs import main
 
 if __name__ == "__main__":
-    sys.exit(main("ingest"))
+    sys.exit(main())

@@ -25,7 +25,13 @@ class Ran:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines() if line.startswith("{")]
+        return [e for line in self.out.splitlines() if line.startswith("{") and "kind" in (e := json.loads(line))]
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """What a verb said with --json: the objects without a kind."""
+        found = [json.loads(line) for line in self.out.splitlines() if line.startswith("{")]
+        return [line for line in found if "kind" not in line]
 
     @property
     def states(self) -> dict[str, str]:
@@ -37,10 +43,11 @@ class Ran:
         return sorted(self.runs.iterdir())[-1]
 
 
-def command(script: str, folder: Path, *words: str, root: Path = ROOT) -> list[str]:
+def command(script: str, folder: Path, *words: str, root: Path = ROOT, verb: str = "") -> list[str]:
     return [
         sys.executable,
         str(root / script),
+        *([verb] if verb else []),
         "--run.data",
         str(folder / "data"),
         "--run.runs",
@@ -55,11 +62,13 @@ def environment(**more: str) -> dict[str, str]:
     return {**clean, **more}
 
 
-def run(script: str, folder: Path, *words: str, root: Path = ROOT, timeout: float = 170, **more: str) -> Ran:
+def run(
+    script: str, folder: Path, *words: str, root: Path = ROOT, timeout: float = 170, verb: str = "", **more: str
+) -> Ran:
     """Run a script to its end in an empty working directory (so that no .env is found)."""
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        command(script, folder, *words, root=root),
+        command(script, folder, *words, root=root, verb=verb),
         capture_output=True,
         text=True,
         timeout=timeout,

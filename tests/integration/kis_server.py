@@ -29,6 +29,7 @@ SMALL: dict[str, Any] = {
     "minute_symbols": 3,
     "minute_days": 3,
     "source": "simulated",
+    "indices": [],
 }
 MARKET: dict[str, Any] = {"symbols": 20, "quota": 0}
 

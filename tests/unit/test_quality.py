@@ -263,3 +263,27 @@ def test_summary_of_minutes_and_of_another_exchange() -> None:
     assert found["rows"] == 5 and "gaps" not in found
     found = quality.summary(market.bars(["A"], 300), market="other")
     assert "gaps" not in found and found["short"]["symbols"] == 0
+
+
+def test_steps_longer_than_a_bar_are_counted_elsewhere() -> None:
+    table = market.bars(["A", "B"], 10, interval="1m")
+    minutes = pa.array([(i % 10) * 60_000_000 for i in range(20)]).cast(table["ts"].type)
+    table = table.set_column(table.column_names.index("ts"), "ts", minutes)
+    keep = [i for i in range(table.num_rows) if i not in (3, 4, 5, 17)]
+    gaps = table.take(pa.array(keep))
+    found = quality.summary(gaps, market="other", limit=1)
+    after = gaps["ts"][2].as_py().strftime("%Y-%m-%d %H:%M")
+    worst = [{"symbol": "A", "after": after, "hours": pytest.approx(4 / 60, abs=0.01)}]
+    assert found["uneven"] == {"rows": 2, "symbols": 2, "worst": worst}
+    assert "uneven" not in quality.summary(gaps, market="KRX")
+    assert quality.summary(table, market="other")["uneven"]["rows"] == 0
+
+
+def test_saturdays_and_letters_are_noted() -> None:
+    found = quality.summary(_daily({"00680K": {"1998-12-04": 10.0, "1998-12-05": 10.0}}), market="KRX")
+    assert (found["saturdays"], found["lettered"]) == (1, 1)
+    notes = " | ".join(found["notes"])
+    assert "1 bars are of Saturdays" in notes and "1 symbols have a letter" in notes
+    found = quality.summary(_daily({"005930": {"2020-01-02": 50_000.0, "2020-01-03": 50_100.0}}), market="KRX")
+    assert found["saturdays"] == found["lettered"] == 0
+    assert found["notes"] == ["1 symbols have fewer than 250 bars (symbol 005930, rows 2)"]

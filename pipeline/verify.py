@@ -1,0 +1,173 @@
+"""The lake against the calendar: of each symbol and day whether there are bars, rightly none, or none that should be.
+
+Read from the lake alone; nothing is asked of the broker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.lake import Lake
+
+from . import krx
+from .collect import by_symbol
+from .coverage import Coverage
+from .kis.columns import Days
+from .kis.history import week_ends
+
+KINDS = {"1d": "daily", "1w": "weekly", "1m": "minute"}
+SLACK = 1.0  # KRW: turnovers of the wire are whole
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Hold what was found for one interval of one source. Counts are days (weeks) of symbols.
+
+    present : with a trade. empty : a bar without a trade (a halt), or none at all where the source was asked and had
+    none. missing : neither; `gaps` names them by symbol. partial : days of minutes out of which some are gone, since
+    the turnover of a minute is more than its prices and shares allow; `holes` names them.
+    """
+
+    interval: str
+    symbols: int
+    expected: int
+    present: int
+    empty: int
+    missing: int
+    partial: int
+    gaps: dict[str, Days] = field(repr=False)
+    holes: dict[str, Days] = field(repr=False)
+
+    @property
+    def clean(self) -> bool:
+        return not self.missing and not self.partial
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        worst = sorted(self.gaps, key=lambda s: -len(self.gaps[s]))[:5]
+        named = ", ".join(f"{s} {len(self.gaps[s])} from {self.gaps[s][0]}" for s in worst)
+        return (
+            f"{self.interval}: {self.symbols} symbols, {self.expected} days: {self.present} present, {self.empty} "
+            f"without trade, {self.missing} missing, {self.partial} partial" + (f" ({named})" if named else "")
+        )
+
+
+def verify(lake: Lake, *, source: str, venue: str, start: date, end: date) -> Iterator[Checked]:
+    """Check every interval that the source was ever asked for, on the sessions of start..end. Raises LakeError."""
+    coverage = Coverage(lake, source, venue)
+    closed = lake.read("sessions", columns=["date", "open"], venue=venue, source=source)
+    shut = closed.filter(pc.invert(closed["open"]))["date"].to_numpy().astype("datetime64[D]")
+    sessions = krx.sessions(max(np.datetime64(start, "D"), krx.FIRST), min(np.datetime64(end, "D"), krx.LAST))
+    sessions = sessions[~np.isin(sessions, shut)]
+    listed = _listed(lake, source)
+    traded: dict[str, Days] = {}
+    for interval in KINDS:
+        symbols = coverage.symbols(interval)
+        if symbols and sessions.size:
+            yield _one(lake, coverage, interval, symbols, sessions, listed, traded, source=source, venue=venue)
+
+
+def _one(
+    lake: Lake,
+    coverage: Coverage,
+    interval: str,
+    symbols: list[str],
+    sessions: Days,
+    listed: dict[str, tuple[date | None, date | None]],
+    traded: dict[str, Days],
+    *,
+    source: str,
+    venue: str,
+) -> Checked:
+    found = by_symbol(
+        lake.read(
+            "bars",
+            columns=["symbol", "ts", "open", "high", "volume", "turnover"],
+            symbols=symbols,
+            start=datetime.combine(sessions[0].item(), datetime.min.time(), krx.KST),
+            end=datetime.combine(sessions[-1].item(), datetime.max.time(), krx.KST),
+            source=source,
+            venue=venue,
+            interval=interval,
+        )
+    )
+    total = dict.fromkeys(("expected", "present", "empty", "missing", "partial"), 0)
+    gaps: dict[str, Days] = {}
+    holes: dict[str, Days] = {}
+    for symbol in symbols:
+        days = _expected(interval, symbol, sessions, listed, coverage)
+        rows = found.get(symbol)
+        own, trades = _days_of(rows)
+        if interval == "1d":
+            traded[symbol] = own[trades]
+        with_trade, with_row = np.isin(days, own[trades]), np.isin(days, own)
+        idle = with_row | coverage.covered(interval, symbol, days)
+        if interval == "1m" and symbol in traded:  # a day on which the daily bar shows a trade has minutes
+            idle &= ~np.isin(days, traded[symbol])
+        lacking = days[~with_trade & ~idle]
+        if lacking.size:
+            gaps[symbol] = lacking
+        broken = _partial(rows, own) if interval == "1m" else days[:0]
+        if broken.size:
+            holes[symbol] = broken
+        total["expected"] += len(days)
+        total["present"] += int(with_trade.sum())
+        total["missing"] += len(lacking)
+        total["empty"] += int((~with_trade & idle).sum())
+        total["partial"] += len(broken)
+    return Checked(interval, len(symbols), **total, gaps=gaps, holes=holes)
+
+
+def _expected(
+    interval: str,
+    symbol: str,
+    sessions: Days,
+    listed: dict[str, tuple[date | None, date | None]],
+    coverage: Coverage,
+) -> Days:
+    """Return the sessions on which it was listed; of minutes, which the broker forgets, from the first asked for."""
+    first, last = listed.get(symbol, (None, None))
+    days = sessions[sessions >= np.datetime64(first, "D")] if first else sessions
+    days = days[days < np.datetime64(last, "D")] if last else days
+    if interval == "1m":
+        days = days[days >= coverage.spans(interval, symbol)[0].first]
+    if interval == "1w":
+        ends = week_ends(days)
+        days = np.unique(ends[ends <= sessions[-1]])
+    return days
+
+
+def _listed(lake: Lake, source: str) -> dict[str, tuple[date | None, date | None]]:
+    """Return first day of listing and first day without it, as the source said last."""
+    rows = lake.read("symbols", columns=["symbol", "as_of", "listed", "delisted"], source=source).to_pylist()
+    return {row["symbol"]: (row["listed"], row["delisted"]) for row in rows}  # sorted by as_of: the latest wins
+
+
+def _days_of(rows: pa.Table | None) -> tuple[Days, Bools]:
+    """Return the KST day of each bar and whether it has a trade."""
+    if rows is None:
+        return np.array([], "datetime64[D]"), np.array([], bool)
+    days = (rows["ts"].to_numpy() + np.timedelta64(9, "h") - np.timedelta64(1, "us")).astype("datetime64[D]")
+    return days, np.asarray(rows["volume"].to_numpy()) > 0
+
+
+def _partial(rows: pa.Table | None, days: Days) -> Days:
+    """Return the days with a minute that turned over more than its highest price times its shares.
+
+    A minute's turnover is the difference of two totals, so that a minute that is gone leaves its turnover to the next.
+    """
+    if rows is None:
+        return days
+    columns: dict[str, Any] = {n: rows[n].to_numpy(zero_copy_only=False) for n in ("high", "volume", "turnover")}
+    beyond = columns["turnover"] > columns["high"] * columns["volume"] + SLACK
+    found: Days = np.unique(days[beyond])
+    return found

@@ -1,0 +1,130 @@
+"""Damage is found, named and mended from kept answers or from the broker; retention never takes what is needed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from storage.lake import Lake
+from storage.schema import SCHEMAS
+
+from . import job
+
+WORDS = (
+    *("--kis.simulator.clock", "2026-10-30", "--kis.simulator.symbols", "20", "--kis.simulator.quota", "0"),
+    *("--ingest.end", "2026-10-30", "--ingest.start", "2025-11-03", "--ingest.count", "8"),
+    *("--ingest.minute_symbols", "2", "--ingest.minute_days", "3", "--ingest.investors", "true"),
+)
+TABLES = ("bars", "actions", "symbols", "flows", "coverage")
+
+
+def ingest(folder: Path, verb: str, *words: str) -> job.Ran:
+    """Run a verb of scripts/ingest.py."""
+    return job.run("scripts/ingest.py", folder, *WORDS, *words, verb=verb)
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("filled")
+    ran = ingest(folder, "run")
+    assert ran.status == 0, ran.err
+    return folder
+
+
+@pytest.fixture
+def copy(filled: Path, tmp_path: Path) -> Iterator[Path]:
+    shutil.copytree(filled / "data" / "lake", tmp_path / "data" / "lake")  # keeps times
+    yield tmp_path
+
+
+def digests(folder: Path) -> dict[str, str]:
+    lake = Lake(folder / "data" / "lake")
+    return {table: lake.digest(table) for table in TABLES}
+
+
+@pytest.mark.parametrize(
+    "table", ["bars", "actions", "coverage", "pages", "flows", "sessions", "symbols", "quarantine"]
+)
+def test_a_damaged_file_is_named_and_its_rows_come_back(filled: Path, copy: Path, table: str) -> None:
+    found = (copy / "data" / "lake" / table).rglob("*.parquet")
+    files = sorted(found, key=lambda path: -path.stat().st_mtime_ns)  # the newest is no leftover of an older version
+    if not files:
+        assert table == "quarantine", "this market has no bad rows"
+        return
+    content = bytearray(files[0].read_bytes())
+    for at in range(len(content) // 2, len(content) // 2 + 20):
+        content[at] ^= 0xFF
+    files[0].write_bytes(content)
+    seen = ingest(copy, "verify")
+    assert seen.status == 1 and f"damaged: {table}/" in seen.out and files[0].name in seen.out
+    mended = ingest(copy, "repair")
+    assert mended.status == 0, mended.out + mended.err
+    assert files[0].name in mended.out and mended.out.rstrip().endswith("clean")
+    assert (copy / "data" / "lake" / "damaged" / table).exists()
+    ran = ingest(copy, "run")
+    assert ran.status == 0, ran.err
+    assert digests(copy) == digests(filled)
+
+
+def test_lost_bars_come_from_kept_answers_without_a_chart_call(copy: Path, filled: Path) -> None:
+    for path in sorted((copy / "data" / "lake" / "bars").rglob("*.parquet")):
+        path.write_bytes(b"not parquet")
+    mended = ingest(copy, "repair", "--json")
+    assert mended.status == 0, mended.out + mended.err
+    told = next(event for event in mended.lines if "archive" in event)
+    assert told["archive"] > 3000 and told["broker"] == 0
+    assert digests(copy) == digests(filled)
+
+
+def test_without_kept_answers_the_broker_is_asked(copy: Path, filled: Path) -> None:
+    shutil.rmtree(copy / "data" / "lake" / "pages")
+    shutil.rmtree(copy / "data" / "lake" / "bars")
+    ran = ingest(copy, "run")
+    assert ran.status == 0 and "the lake has lost" in ran.out
+    assert digests(copy) == digests(filled)
+
+
+def test_verify_names_what_is_missing(copy: Path) -> None:
+    wider = ("--ingest.start", "2025-09-01")
+    seen = ingest(copy, "verify", *wider, "--json")
+    days = next(event for event in seen.lines if event.get("interval") == "1d")
+    assert seen.status == 1 and days["missing"] > 8 * 35 and "2025-09-01" in days["days"]["005940"]
+    assert ingest(copy, "repair", *wider).status == 0
+    assert ingest(copy, "verify", *wider).status == 0
+
+
+def test_a_source_that_was_never_asked_for_cannot_be_judged(tmp_path: Path) -> None:
+    assert ingest(tmp_path, "verify").status == 3
+    refused = ingest(tmp_path, "audit", "--against", "kis")
+    assert refused.status == 2 and "it holds none" in refused.err
+    unknown = ingest(tmp_path, "mend")
+    assert unknown.status == 2 and "expected plan, run, verify, repair or audit, got 'mend'" in unknown.err
+
+
+def test_audit_compares_two_sources(copy: Path) -> None:
+    other = ("--ingest.source", "other", "--kis.simulator.signal", "0")
+    assert ingest(copy, "run", *other).status == 0
+    source = next(s for s in set(Lake(copy / "data" / "lake").read("bars")["source"].to_pylist()) if s != "other")
+    seen = ingest(copy, "audit", "--against", source, "--json", *other)
+    assert seen.status == 1 and seen.lines[0]["verdict"] == "differs"
+    same = ingest(copy, "audit", "--against", source, "--ingest.source", source)
+    assert same.status == 0 and same.out.startswith("same: ")
+
+
+def test_plan_costs_no_chart_calls(copy: Path) -> None:
+    told = ingest(copy, "plan", "--json", "--ingest.start", "2025-10-01").lines[-1]
+    assert 8 <= told["calls"] <= 20 and told["rows"] == pytest.approx(10 * 20, abs=30)
+    assert ingest(copy, "plan", "--json").lines[-1]["calls"] == 0
+
+
+def test_old_versions_go_and_kept_answers_are_bounded(copy: Path, filled: Path) -> None:
+    lake = Lake(copy / "data" / "lake")
+    before = len(list(lake.path.rglob("*.parquet")))
+    assert ingest(copy, "run", "--lake.archive_mb", "0.05", "--ingest.start", "2025-10-01").status == 0
+    pages = lake.read("pages", columns=["symbol"]).num_rows
+    assert 0 < pages < Lake(filled / "data" / "lake").read("pages", columns=["symbol"]).num_rows
+    assert before and set(SCHEMAS) >= set(TABLES)
+    assert ingest(copy, "verify", "--ingest.start", "2025-10-01").status == 0
