@@ -30,6 +30,7 @@ from .kis.section import KisSection
 from .receipt import Receipt, take
 from .request import IngestSection, RequestError, check_broker, check_closed
 from .symbols import Directory, directory
+from .verify import unfinished
 from .wanted import on_paper, plan, wanted
 
 INDICES = {"0001": "KOSPI", "1001": "KOSDAQ", "2001": "KOSPI 200"}
@@ -132,6 +133,9 @@ async def connected(lake: Lake, kis: KisSection, ingest: IngestSection, emit: Em
 
 async def from_broker(job: Job, lake: Lake, kis: KisSection, ingest: IngestSection) -> tuple[Receipt, dict[str, Any]]:
     """Fetch what is asked for and not in the lake; return the receipt of what is there then, and what it took."""
+    if unfinished(lake):
+        text = "a repair was cut short, and the lake may lack rows, corporate actions too; run `ingest.py repair`"
+        job.emit("log", level="warning", text=text)
     async with connected(lake, kis, ingest, job.emit) as broker:
         began = time.perf_counter()
         found, chosen = await broker.choose()

@@ -48,10 +48,14 @@ class Coverage:
 
     def spans(self, interval: str, symbol: str) -> list[Span]:
         """Return the spans of a symbol, oldest first, none touching another."""
-        return self._spans.get((interval, symbol), [])
+        return [span for span in self._spans.get((interval, symbol), []) if span.first <= span.last]
+
+    def first(self, interval: str, symbol: str) -> np.datetime64:
+        """Return the first day that was ever asked for of one of `symbols`."""
+        return self._spans[interval, symbol][0].first
 
     def symbols(self, interval: str) -> list[str]:
-        """Return the symbols of which something is covered."""
+        """Return the symbols that were ever asked for, also those of which nothing is covered any more."""
         return sorted(symbol for kind, symbol in self._spans if kind == interval)
 
     def days(self, interval: str, symbol: str) -> Days:
@@ -83,7 +87,8 @@ class Coverage:
         for span in self.spans(interval, symbol):
             own = krx.sessions(span.first, span.last)
             kept += [(run[0], run[-1]) for run in runs(own[~np.isin(own, days)], krx.sessions(own[0], own[-1]))]
-        self._spans[interval, symbol] = [Span(a, b, self._count(interval, symbol, a, b)) for a, b in kept]
+        spans = [Span(a, b, self._count(interval, symbol, a, b)) for a, b in kept]
+        self._keep(interval, symbol, spans)
         self._write(interval, [symbol])
 
     def rebuild(self) -> None:
@@ -108,6 +113,16 @@ class Coverage:
 
     def distrust(self) -> dict[tuple[str, str], int]:
         """Forget every symbol of which the lake holds fewer rows than are written down; return how many it misses."""
+        lost = self.lost()
+        for interval in sorted({kind for kind, _ in lost}):
+            names = [symbol for kind, symbol in lost if kind == interval]
+            for symbol in names:
+                self._keep(interval, symbol, [])
+            self._write(interval, names)
+        return lost
+
+    def lost(self) -> dict[tuple[str, str], int]:
+        """Return of how many rows that are written down the lake has fewer, by interval and symbol."""
         lost: dict[tuple[str, str], int] = {}
         for interval in sorted({kind for kind, _ in self._spans}):
             held = self._lake.counts(TABLES.get(interval, "bars"), **self._where(interval))
@@ -115,9 +130,14 @@ class Coverage:
                 missing = sum(span.rows for span in self.spans(interval, symbol)) - held.get(symbol, 0)
                 if missing > 0:
                     lost[interval, symbol] = missing
-                    del self._spans[interval, symbol]
-            self._write(interval, [symbol for kind, symbol in lost if kind == interval])
         return lost
+
+    def _keep(self, interval: str, symbol: str, spans: list[Span]) -> None:
+        """Leave these spans of a symbol, or an empty one where none is left: that it was asked for is not forgotten."""
+        held = self._spans.get((interval, symbol))
+        if not spans and held:
+            spans = [Span(held[0].first, held[0].first - 1, 0)]
+        self._spans[interval, symbol] = spans
 
     def _joined(self, interval: str, symbol: str, new: Span) -> list[Span]:
         kept: list[Span] = []
@@ -172,7 +192,7 @@ class Coverage:
                 "ingested_at": now,
             }
             for symbol in symbols
-            for span in self.spans(interval, symbol)
+            for span in self._spans[interval, symbol]
         ]
         table = pa.Table.from_pylist(rows, COVERAGE)
         equal = {"interval": interval, "venue": self.venue, "source": self.source}

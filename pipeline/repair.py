@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, date, datetime
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 
 from storage.lake import Damage, Lake, group_of
 from storage.schema import ACTIONS, BARS
+from storage.store import read_json, write_json
 
 from . import actions, krx
 from .archive import histories
@@ -19,7 +22,7 @@ from .collect import CALLS, Origin, Task, What, checked
 from .coverage import Coverage, Span
 from .kis.columns import Days
 from .kis.history import runs
-from .verify import KINDS, Checked, verify
+from .verify import KINDS, PLAN, Checked, verify
 
 KIND_OF: dict[str, What] = {tr.name: what for what, tr in reversed(CALLS.items())}
 
@@ -27,13 +30,24 @@ KIND_OF: dict[str, What] = {tr.name: what for what, tr in reversed(CALLS.items()
 Lost = dict[str, dict[str, Days]]  # days by interval and symbol
 
 
+def finish(lake: Lake) -> None:
+    """Forget the plan of a repair that has done all of it."""
+    (lake.path / PLAN).unlink(missing_ok=True)
+
+
 def discard(lake: Lake, found: list[Damage], *, source: str, venue: str) -> tuple[list[str], Lost]:
     """Take damaged files out of their tables and let the source forget what it had in them.
 
-    Returns sentences about it and what has to be brought back. What other sources had in a file is gone with it: files
-    are imported again by their next run, which compares digests; another broker's history by a repair of its own.
+    Returns sentences about it and what has to be brought back; to both comes what a repair that was killed had begun.
+    What other sources had in a file is gone with it: files are imported again by their next run, which compares
+    digests; another broker's history by a repair of its own.
     """
-    said, lost = [], Lost()
+    path, said = lake.path / PLAN, list[str]()
+    before, lost = _planned(path, source, venue)
+    found = [*found, *(one for one in before if one not in found)]
+    if not found and not lost:
+        return said, lost
+    _plan(path, source, venue, found, lost)
     for one in found:
         lake.discard(one)
         said.append(f"{one.table}/{one.file}: {one.reason}; moved to {lake.path / 'damaged'}")
@@ -42,10 +56,32 @@ def discard(lake: Lake, found: list[Damage], *, source: str, venue: str) -> tupl
         coverage.rebuild()
     for one in found:
         for interval, symbol, days in _held(lake, coverage, one):
-            coverage.forget(interval, symbol, days)
             own = lost.setdefault(interval, {})
             own[symbol] = np.union1d(own.get(symbol, days[:0]), days)
+    _plan(path, source, venue, found, lost)
+    for interval, of in lost.items():
+        for symbol, days in of.items():
+            coverage.forget(interval, symbol, days)
     return said, lost
+
+
+def _plan(path: Path, source: str, venue: str, found: list[Damage], lost: Lost) -> None:
+    days = {interval: {s: [str(day) for day in own] for s, own in of.items()} for interval, of in lost.items()}
+    damages = [asdict(one) for one in found]
+    write_json(path, {"source": source, "venue": venue, "damaged": damages, "lost": days})
+
+
+def _planned(path: Path, source: str, venue: str) -> tuple[list[Damage], Lost]:
+    """Read the plan of a repair that was killed; days of another source are that one's to bring back."""
+    if not path.exists():
+        return [], Lost()
+    told: dict[str, Any] = read_json(path)
+    mine = (told["source"], told["venue"]) == (source, venue)
+    lost = {
+        interval: {symbol: np.array(days, "datetime64[D]") for symbol, days in of.items()}
+        for interval, of in (told["lost"].items() if mine else ())
+    }
+    return [Damage(**one) for one in told["damaged"]], lost
 
 
 async def repair(broker: Broker, start: date, end: date, lost: Lost) -> dict[str, int]:

@@ -20,9 +20,9 @@ from . import config as configuration
 from .broker import connected, source_of
 from .compare import audit as compared
 from .events import RunLog
-from .repair import Lost, discard, repair
+from .repair import Lost, discard, finish, repair
 from .request import RequestError
-from .verify import verify
+from .verify import PLAN, unfinished, verify
 from .wanted import plan
 
 Say = Callable[..., None]
@@ -105,6 +105,9 @@ def _verify(config: configuration.Config, lake: Lake, say: Say) -> int:
     for damage in lake.damaged():
         clean = False
         say(f"damaged: {damage.table}/{damage.file}: {damage.reason}", table=damage.table, file=damage.file)
+    if unfinished(lake):
+        clean = False
+        say(f"unfinished: a repair was cut short ({lake.path / PLAN}); run it again")
     if clean:
         start, end = config.ingest.first, config.ingest.end
         for one in verify(lake, source=source, venue=config.ingest.venue, start=start, end=end):
@@ -128,6 +131,7 @@ def _repair(config: configuration.Config, lake: Lake, say: Say) -> int:
     with RunLog(directory, config.run.log_level) as log:
         log.stage = "repair"
         told = asyncio.run(_repaired(config, lake, lost, log.emit))
+    finish(lake)
     say(f"{told['archive']} rows from kept answers, {told['broker']} from the broker", **told)
     return _verify(config, lake, say)
 

@@ -24,6 +24,7 @@ from .kis.columns import Days
 from .kis.history import week_ends
 
 KINDS = {"1d": "daily", "1w": "weekly", "1m": "minute"}
+PLAN = "repair.json"  # in the lake: what a repair has begun to mend, so that one that is killed can be ended
 SLACK = 1.0  # KRW: turnovers of the wire are whole
 Bools = npt.NDArray[np.bool_]
 
@@ -61,9 +62,15 @@ class Checked:
         )
 
 
+def unfinished(lake: Lake) -> bool:
+    """Say whether a repair was cut short, so that tables may lack what it had taken out."""
+    return (lake.path / PLAN).exists()
+
+
 def verify(lake: Lake, *, source: str, venue: str, start: date, end: date) -> Iterator[Checked]:
     """Check every interval that the source was ever asked for, on the sessions of start..end. Raises LakeError."""
     coverage = Coverage(lake, source, venue)
+    lost = coverage.lost()
     closed = lake.read("sessions", columns=["date", "open"], venue=venue, source=source)
     shut = closed.filter(pc.invert(closed["open"]))["date"].to_numpy().astype("datetime64[D]")
     sessions = krx.sessions(max(np.datetime64(start, "D"), krx.FIRST), min(np.datetime64(end, "D"), krx.LAST))
@@ -73,7 +80,10 @@ def verify(lake: Lake, *, source: str, venue: str, start: date, end: date) -> It
     for interval in KINDS:
         symbols = coverage.symbols(interval)
         if symbols and sessions.size:
-            yield _one(lake, coverage, interval, symbols, sessions, listed, traded, source=source, venue=venue)
+            doubtful = {symbol for kind, symbol in lost if kind == interval}
+            yield _one(
+                lake, coverage, interval, symbols, sessions, listed, traded, doubtful, source=source, venue=venue
+            )
 
 
 def _one(
@@ -84,6 +94,7 @@ def _one(
     sessions: Days,
     listed: dict[str, tuple[date | None, date | None]],
     traded: dict[str, Days],
+    doubtful: set[str],
     *,
     source: str,
     venue: str,
@@ -110,7 +121,9 @@ def _one(
         if interval == "1d":
             traded[symbol] = own[trades]
         with_trade, with_row = np.isin(days, own[trades]), np.isin(days, own)
-        idle = with_row | coverage.covered(interval, symbol, days)
+        idle = with_row  # what was answered without a row cannot be told from what was lost where rows are lost
+        if symbol not in doubtful:
+            idle = idle | coverage.covered(interval, symbol, days)
         if interval == "1m" and symbol in traded:  # a day on which the daily bar shows a trade has minutes
             idle &= ~np.isin(days, traded[symbol])
         lacking = days[~with_trade & ~idle]
@@ -139,7 +152,7 @@ def _expected(
     days = sessions[sessions >= np.datetime64(first, "D")] if first else sessions
     days = days[days < np.datetime64(last, "D")] if last else days
     if interval == "1m":
-        days = days[days >= coverage.spans(interval, symbol)[0].first]
+        days = days[days >= coverage.first(interval, symbol)]
     if interval == "1w":
         ends = week_ends(days)
         days = np.unique(ends[ends <= sessions[-1]])

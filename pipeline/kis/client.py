@@ -135,7 +135,7 @@ class KisClient:
             if verdict == "page":
                 if key.limiter is not None:
                     key.limiter.accepted()
-                return Answer(body, reply.cont in ("F", "M"), reply.content)
+                return Answer(body, reply.cont in ("F", "M"), self._mask.raw(reply.content))
             if verdict == "token" and key not in renewed:
                 renewed.add(key)
                 await self._renew(key, token)

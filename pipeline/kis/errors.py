@@ -63,6 +63,8 @@ class Mask:
 
     def add(self, *secrets: str) -> None:
         """Learn further secrets; empty ones are none."""
+        if all(secret in self._known for secret in secrets if secret):
+            return
         found = {spelling for secret in secrets if secret for spelling in _spellings(secret)}
         self._known = sorted({*self._known, *found}, key=lambda text: (-len(text), text))  # a part never goes first
 
@@ -71,6 +73,13 @@ class Mask:
         for secret in self._known:
             text = text.replace(secret, "***")
         return text
+
+    def raw(self, content: bytes) -> bytes:
+        """Do the same to bytes, which are kept; those of a page hold no secret unless a server repeats what it got."""
+        for secret in self._known:
+            if (text := secret.encode()) in content:
+                content = content.replace(text, b"***")
+        return content
 
 
 def _spellings(secret: str) -> Iterator[str]:

@@ -118,6 +118,13 @@ def test_no_secret_gets_through(
     assert "***" in code + text
 
 
+def test_bytes_that_are_kept_hold_no_secret() -> None:
+    mask = Mask("key/with=signs", "secret")
+    content = b'{"output":[{"a":"1"}],"echo":"key/with=signs, key\\/with=signs, key%2Fwith%3Dsigns, secret"}'
+    assert mask.raw(content) == b'{"output":[{"a":"1"}],"echo":"***, ***, ***, ***"}'
+    assert mask.raw(b"nothing") == b"nothing"
+
+
 def test_an_account_is_known_without_its_dash_and_other_words_stay() -> None:
     mask = Mask("12345678-01", "")
     assert mask("1234567801 12345678 12345678-01") == "*** *** ***"
