@@ -7,7 +7,9 @@ many rows as it names; what the lake has lost is fetched again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import fcntl
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import groupby
@@ -23,6 +25,7 @@ from . import krx
 from .kis.columns import Days
 from .kis.history import runs
 
+LOCK = ".coverage.lock"  # in the lake: spans are joined to those that are there, so one process at a time writes them
 TABLES = {"flows": "flows"}  # by interval; every other interval is one of the table of bars
 
 
@@ -74,22 +77,21 @@ class Coverage:
         """Write down what the source has answered, after its rows were committed; spans that touch become one."""
         new = list(answered)
         names = sorted({symbol for symbol, _ in new})
-        known = self._read(interval, names)  # another process may have added some
-        for symbol in names:
-            self._spans[interval, symbol] = known.get((interval, symbol), [])
-        for symbol, span in new:
-            self._spans[interval, symbol] = self._joined(interval, symbol, span)
-        self._write(interval, names)
+        with self._alone(interval, names):
+            for symbol, span in new:
+                self._spans[interval, symbol] = self._joined(interval, symbol, span)
+            self._write(interval, names)
 
     def forget(self, interval: str, symbol: str, days: Days) -> None:
         """Take days out, so that they are asked for again."""
-        kept: list[tuple[np.datetime64, np.datetime64]] = []
-        for span in self.spans(interval, symbol):
-            own = krx.sessions(span.first, span.last)
-            kept += [(run[0], run[-1]) for run in runs(own[~np.isin(own, days)], krx.sessions(own[0], own[-1]))]
-        spans = [Span(a, b, self._count(interval, symbol, a, b)) for a, b in kept]
-        self._keep(interval, symbol, spans)
-        self._write(interval, [symbol])
+        with self._alone(interval, [symbol]):
+            kept: list[tuple[np.datetime64, np.datetime64]] = []
+            for span in self.spans(interval, symbol):
+                own = krx.sessions(span.first, span.last)
+                kept += [(run[0], run[-1]) for run in runs(own[~np.isin(own, days)], krx.sessions(own[0], own[-1]))]
+            spans = [Span(a, b, self._count(interval, symbol, a, b)) for a, b in kept]
+            self._keep(interval, symbol, spans)
+            self._write(interval, [symbol])
 
     def rebuild(self) -> None:
         """Write down anew, where the table was lost, what can be seen: sessions with bars follow one another. Days that
@@ -131,6 +133,17 @@ class Coverage:
                 if missing > 0:
                     lost[interval, symbol] = missing
         return lost
+
+    @contextmanager
+    def _alone(self, interval: str, symbols: list[str]) -> Iterator[None]:
+        """Let no other process of this host change spans while the block does; see first what others have written."""
+        self._lake.path.mkdir(parents=True, exist_ok=True)
+        with (self._lake.path / LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            known = self._read(interval, symbols)
+            for symbol in symbols:
+                self._spans[interval, symbol] = known.get((interval, symbol), [])
+            yield
 
     def _keep(self, interval: str, symbol: str, spans: list[Span]) -> None:
         """Leave these spans of a symbol, or an empty one where none is left: that it was asked for is not forgotten."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
@@ -81,6 +82,7 @@ def _described(receipt: Receipt, interval: str) -> dict[str, Any]:
 
 def _from_files(job: Job, lake: Lake, ingest: IngestSection) -> tuple[Receipt, dict[str, Any]]:
     """Commit what the importers hand over, in chunks. The same files give the same rows: a killed run starts over."""
+    began = time.perf_counter()
     origin = Origin(ingest.source or _files_source(ingest), ingest.files.venue, datetime.now(UTC))
     waiting: list[pa.Table] = []
     symbols, quarantine = [_without_origin(SYMBOLS).empty_table()], [_without_origin(QUARANTINE).empty_table()]
@@ -114,6 +116,7 @@ def _from_files(job: Job, lake: Lake, ingest: IngestSection) -> tuple[Receipt, d
         lake.write("bars", pa.concat_tables(waiting))
     for name, parts in (("actions", actions), ("symbols", symbols), ("quarantine", quarantine)):
         lake.write(name, origin.stamp(pa.concat_tables(parts)))
+    seconds = time.perf_counter() - began
     present = sorted({symbol for _, symbol in rows})
     missing = sorted(set(ingest.symbols) - set(present))
     if missing or not present:
@@ -135,7 +138,7 @@ def _from_files(job: Job, lake: Lake, ingest: IngestSection) -> tuple[Receipt, d
         quarantined=quality.reasons(pa.concat_tables(quarantine)),
     )
     _refuse_strangers(receipt, rows)
-    return receipt, {"counts": dict(sorted(counts.items())), "indices": sorted(indices)}
+    return receipt, {"seconds_import": round(seconds, 3), "counts": dict(sorted(counts.items())), "indices": sorted(indices)}
 
 
 def _refuse_strangers(receipt: Receipt, rows: Mapping[tuple[str, str], int]) -> None:

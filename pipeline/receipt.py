@@ -134,9 +134,9 @@ def take(lake: Lake, **known: object) -> Receipt:
     bare = Receipt.model_validate({**known, "lake": str(lake.path), "rows": {}, "digests": {}, "versions": {}})
     digests, rows, versions = {}, {}, {}
     for interval in bare.intervals:
-        found = bare.bars(interval, columns=["ts"])
+        found = bare.bars(interval)
         rows[interval] = found.num_rows
-        digests[f"bars/{interval}"] = lake.digest("bars", **bare._query(interval))
+        digests[f"bars/{interval}"] = content_digest(found)  # sorted by key already
     for name in ("actions", "symbols"):
         digests[name] = bare._digest(name)
     for name in ("bars", "actions", "symbols"):
