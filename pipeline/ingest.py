@@ -138,7 +138,8 @@ def _from_files(job: Job, lake: Lake, ingest: IngestSection) -> tuple[Receipt, d
         quarantined=quality.reasons(pa.concat_tables(quarantine)),
     )
     _refuse_strangers(receipt, rows)
-    return receipt, {"seconds_import": round(seconds, 3), "counts": dict(sorted(counts.items())), "indices": sorted(indices)}
+    told = {"seconds_import": round(seconds, 3), "counts": dict(sorted(counts.items())), "indices": sorted(indices)}
+    return receipt, told
 
 
 def _refuse_strangers(receipt: Receipt, rows: Mapping[tuple[str, str], int]) -> None:

@@ -40,8 +40,8 @@ FILES, FILE_ROWS = 40, 125_000
 
 @contextlib.contextmanager
 def simulator(*words: object) -> Iterator[str]:
-    command = [sys.executable, str(ROOT / "scripts" / "simulate_kis.py"), "--with-parent", "--clock", DAY, "--token-gap", "0"]
-    process = subprocess.Popen([*command, *map(str, words)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, ROOT / "scripts" / "simulate_kis.py", "--with-parent", "--clock", DAY, "--token-gap", 0]
+    process = subprocess.Popen([*map(str, command), *map(str, words)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         yield json.loads(process.stdout.readline())["rest"]

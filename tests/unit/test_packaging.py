@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -41,6 +42,12 @@ def test_every_requirement_is_pinned_within_its_bounds(root: Path) -> None:
             assert requirement.specifier.contains(exact[name]), (
                 f"{requirement} of [{extra}] excludes the pin {exact[name]}"
             )
+
+
+def test_make_installs_extras_that_there_are(root: Path) -> None:
+    asked = re.findall(r"call install,\[(.*?)\]", (root / "Makefile").read_text())
+    names = {name for words in asked for name in words.split("$(comma)")}
+    assert {"test", "lakes"} <= names <= set(bounds(root)), "pip says no more than a warning about an unknown extra"
 
 
 def test_the_conda_environment_repeats_the_pins(root: Path) -> None:
