@@ -169,7 +169,10 @@ async def from_broker(job: Job, lake: Lake, kis: KisSection, ingest: IngestSecti
         "seconds_http": round(seconds, 3),
         "rewritten": sorted(set(rewritten)),
     }
-    text = "{calls} calls in {seconds_http} s, {calls_refused} refused by the rate limit, {calls_repeated} made again"
+    text = (
+        "{calls} calls in {seconds_http} s, {calls_refused} of them made again because the rate was refused and "
+        "{calls_repeated} after faults"
+    )
     job.emit("log", level="info", text=text.format(**told))
     return receipt, told
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import pairwise
 from typing import Literal
@@ -189,6 +189,7 @@ class Collector:
         if task.again.size:
             verdict = compared(task, (await asyncio.to_thread(self._held)).get(task.symbol), good)
             if verdict is not None:
+                verdict = replace(verdict, taken=self._take)
                 self.rewritten.append(verdict)
                 self._emit("log", level="warning", text=str(verdict))
                 self._batch.take("quarantine", self._origin.stamp(verdict.rows()))

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import yaml
 from pydantic import field_validator
 
-from storage.lake import Backend
+from storage.lake import Backend, framed
 from storage.schema import TS, content_digest
 from storage.section import Section, digest_of, setting
 from storage.store import StoreError, read_json, write_json, write_parquet
@@ -161,15 +161,7 @@ def features_block(group: int, order: Order) -> pd.DataFrame:
     interval = order.features.interval
     symbols = receipt.groups(interval)[group]
     names = sorted({*reads(columns), "close", "volume"} | (set() if receipt.close_only else {"open"}))
-    bars = receipt.opened.frame(
-        "bars",
-        backend=order.backend,
-        columns=["symbol", "ts", *names],
-        symbols=symbols,
-        source=receipt.source,
-        venue=receipt.venue,
-        interval=interval,
-    )
+    bars = framed(receipt.bars(interval, symbols=symbols, columns=["symbol", "ts", *names]), order.backend)
     read = time.perf_counter()
     table, report = block_of(bars, receipt, columns, order)
     computed = time.perf_counter()

@@ -23,6 +23,7 @@ from .coverage import Coverage, Span
 from .kis.columns import Days
 from .kis.history import runs
 from .verify import KINDS, PLAN, Checked, verify
+from .wanted import open_days
 
 KIND_OF: dict[str, What] = {tr.name: what for what, tr in reversed(CALLS.items())}
 
@@ -102,9 +103,7 @@ async def repair(broker: Broker, start: date, end: date, lost: Lost) -> dict[str
         if interval in KINDS:
             told["archive"] += _from_archive(lake, coverage, origin, interval, own)
         for symbol, days in own.items():
-            open_ = days[~coverage.covered(interval, symbol, days)]
-            every = krx.sessions(open_[0], open_[-1]) if open_.size else open_
-            tasks += [Task(_what(interval, symbol), symbol, run) for run in runs(open_, every)]
+            tasks += open_days(_what(interval, symbol), symbol, days, coverage)
     if tasks:
         collector = broker.collector()
         await collector.run(tasks, at_once=broker.kis.max_workers)

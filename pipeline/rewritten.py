@@ -32,6 +32,7 @@ class Rewritten:
     lake: tuple[dict[str, float | None], ...]  # open ... turnover; empty = the lake has no such bar
     broker: tuple[dict[str, float | None], ...]  # empty = the broker has it no more
     prices: bool  # prices differ: what is new may be on another basis
+    taken: bool = False  # the broker's whole history is put in the place of ours
 
     def __str__(self) -> str:
         """Say what differs and what was done about it."""
@@ -43,15 +44,16 @@ class Rewritten:
         how = (
             f"closes x {ratios.pop():g}" if len(ratios) == 1 and self.prices else "prices" if self.prices else "volumes"
         )
-        done = (
+        kept = (
             "nothing was changed and the new sessions were not added, as they may be on another basis"
             if self.prices
             else "what the lake holds was kept"
         )
+        todo = "--ingest.rewritten take puts its whole history in the place of ours"
+        done = "its whole history is put in the place of ours" if self.taken else f"{kept}; {todo}"
         return (
             f"{self.symbol} {self.interval}: the broker has rewritten {len(self.ts)} sessions from "
-            f"{str(self.ts[0])[:10]} to {str(self.ts[-1])[:10]} ({how}); {done}; "
-            "--ingest.rewritten take puts its whole history in the place of ours"
+            f"{str(self.ts[0])[:10]} to {str(self.ts[-1])[:10]} ({how}); {done}"
         )
 
     def rows(self) -> pa.Table:

@@ -147,7 +147,8 @@ def _expected(
     listed: dict[str, tuple[date | None, date | None]],
     coverage: Coverage,
 ) -> Days:
-    """Return the sessions on which it was listed; of minutes, which the broker forgets, from the first asked for."""
+    """Return the sessions on which it was listed; of minutes, which are fetched of the largest at the time, those from
+    the first to the last that were asked for."""
     first, last = listed.get(symbol, (None, None))
     days = sessions[sessions >= np.datetime64(first, "D")] if first else sessions
     days = days[days < np.datetime64(last, "D")] if last else days

@@ -72,18 +72,18 @@ def wanted(
     found: Directory, chosen: list[str], ingest: IngestSection, coverage: Coverage, today: date, emit: Emit
 ) -> list[Task]:
     """Say what to fetch: bars of the days on which a symbol was listed, minutes of the largest that still are."""
-    sessions = krx.sessions(ingest.first, ingest.end)
+    sessions, late = krx.sessions(ingest.first, ingest.end), ingest.since == "last"
     tasks: list[Task] = []
     for symbol in chosen:
         days = _listed(found, symbol, sessions)
         if ingest.daily:
-            tasks += _open("daily", symbol, days, coverage, ingest)
+            tasks += open_days("daily", symbol, days, coverage, since_last=late)
         if ingest.weekly:
-            tasks += _open("weekly", symbol, _whole_weeks(days, ingest.end), coverage, ingest)
+            tasks += open_days("weekly", symbol, _whole_weeks(days, ingest.end), coverage, since_last=late)
         if ingest.investors:
-            tasks += _open("flows", symbol, days, coverage, ingest)
+            tasks += open_days("flows", symbol, days, coverage, since_last=late)
     for code in ingest.indices:
-        tasks += _open("index", code, sessions, coverage, ingest)
+        tasks += open_days("index", code, sessions, coverage, since_last=late)
     recent = sessions[-ingest.minute_days :]
     old = recent < np.datetime64(today, "D") - KEPT
     if ingest.minute_symbols and old.any():
@@ -92,7 +92,7 @@ def wanted(
         recent = recent[~old]
     whole = [s for s in found.alive(chosen) if recent.size and found.listed(s, recent[0].item(), recent[0].item())]
     for symbol in whole[: ingest.minute_symbols]:
-        tasks += _open("minute", symbol, recent, coverage, ingest)
+        tasks += open_days("minute", symbol, recent, coverage, since_last=late)
     return tasks
 
 
@@ -120,15 +120,15 @@ def _whole_weeks(days: Days, end: date) -> Days:
     return days[week_ends(days) <= np.datetime64(end)]
 
 
-def _open(what: What, symbol: str, days: Days, coverage: Coverage, ingest: IngestSection) -> list[Task]:
+def open_days(what: What, symbol: str, days: Days, coverage: Coverage, *, since_last: bool = False) -> list[Task]:
     """Return the runs of days that are not covered, each with the covered days about it that are worth asking again."""
     interval = Task(what, symbol, days).interval
     spans = coverage.spans(interval, symbol)
     missing = days[~coverage.covered(interval, symbol, days)]
-    if ingest.since == "last" and spans:
+    if since_last and spans:
         missing = missing[missing > spans[-1].last]
     tasks = []
-    for run in runs(missing, days):
+    for run in runs(missing, krx.sessions(days[0], days[-1])) if missing.size else ():
         again = run[:0]
         if what in ("daily", "index"):
             before = [s for s in spans if s.last < run[0] and not krx.sessions(s.last, run[0])[1:-1].size]

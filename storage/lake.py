@@ -27,7 +27,7 @@ from .schema import KEYS, SCHEMAS, content_digest
 from .section import Section, setting
 from .upkeep import Damage
 
-__all__ = ["Backend", "Damage", "Lake", "LakeError", "LakeSection", "group_of"]
+__all__ = ["Backend", "Damage", "Lake", "LakeError", "LakeSection", "framed", "group_of"]
 Backend = Literal["pandas", "cudf"]
 ATTEMPTS = 40  # a lost race means that another writer got on, so this many in a row take that many writers
 READ_ATTEMPTS = 5
@@ -227,15 +227,6 @@ class Lake:
         counted = {row["values"]: row["counts"] for row in found["symbol"].value_counts().to_pylist()}
         return dict(sorted(counted.items()))
 
-    def frame(self, table: str, *, backend: Backend = "pandas", **query: Any) -> Any:
-        """Return what `read` finds as a pandas or a cuDF frame; `symbol` is text in both."""
-        found = self.read(table, **query)
-        if backend == "cudf":
-            import cudf  # here and nowhere else: importing it takes seconds and needs a driver
-
-            return cudf.DataFrame.from_arrow(found)
-        return found.to_pandas()
-
     def digest(self, table: str, **query: Any) -> str:
         """Return the content digest of what `read` finds."""
         return content_digest(self.read(table, **query))  # in the order of the keys already
@@ -281,6 +272,15 @@ class Lake:
     def shrink(self, table: str, megabytes: float) -> int:
         """Take the oldest files out of a table to which rows are only added, until it fits; return how many."""
         return upkeep.shrink(self.path, table, megabytes * 1e6)
+
+
+def framed(table: pa.Table, backend: Backend = "pandas") -> Any:
+    """Return rows as a pandas or a cuDF frame; `symbol` is text in both."""
+    if backend == "cudf":
+        import cudf  # here and nowhere else: importing it takes seconds and needs a driver
+
+        return cudf.DataFrame.from_arrow(table)
+    return table.to_pandas()
 
 
 @contextmanager

@@ -103,7 +103,10 @@ async def flows(kis: Asker, symbol: str, days: Days, *, venue: str, moved: Moved
     params = {"FID_COND_MRKT_DIV_CODE": MARKET_CODES[venue], "FID_INPUT_ISCD": symbol}
     found = _Found(partial(parse_investors, tr=tr), tr, INVESTOR_ROWS)
     if latest:
-        await found.ask(kis, params)
+        while (await found.ask(kis, params)).new.size:  # asked again while days between its ends are lacking
+            held = found.rows["date"].to_numpy().astype("datetime64[D]")
+            if np.isin(days[(days > held.min()) & (days < held.max())], held).all():
+                break
         return found.history(lambda rows: _within(rows, days).drop_null())
     whole = await _charted(kis, params, found, days, moved)
     return History(whole.rows.drop_null(), whole.unread)
@@ -254,7 +257,7 @@ class _Found:
     def add(self, body: Mapping[str, Any]) -> _Page:
         """Take the rows of a page; they are read when the history is complete, which is many times faster."""
         rows = rows_of(self._tr, body).rows
-        keys = ["".join([str(row.get(name)) for name in self._key]) for row in rows]
+        keys = self._keys(rows)
         stamps = _stamps(keys)
         if len(set(keys)) == len(keys) and self._seen.keys().isdisjoint(keys):
             self._seen.update(zip(keys, rows))
@@ -271,6 +274,11 @@ class _Found:
             self._waiting.append(row)
             new.append(key)
         return _Page(stamps, _stamps(new))
+
+    def _keys(self, rows: list[Mapping[str, Any]]) -> list[str]:
+        first, *second = self._key
+        days = [str(row.get(first)) for row in rows]
+        return [day + str(row.get(second[0])) for day, row in zip(days, rows)] if second else days
 
     def _same(self, row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
         """Compare the fields that are read: a row with a field more is the same row."""
@@ -310,9 +318,12 @@ class _Found:
 def _stamps(keys: Sequence[str]) -> Days:
     """Return days (YYYYMMDD) or labels (with HHMMSS) as datetime64[s]; texts that are neither are left out, and dates
     that do not exist are found out when the rows are read."""
-    numbers = np.array([int(key) for key in keys if len(key) in (8, 14) and key.isascii() and key.isdigit()], np.int64)
-    clock = numbers % 1_000_000 if len(keys) and len(keys[0]) > 8 else np.zeros(len(numbers), np.int64)
-    date = numbers // 1_000_000 if len(keys) and len(keys[0]) > 8 else numbers
+    joined, widths = "".join(keys), set(map(len, keys))
+    if not (len(widths) == 1 and widths <= {8, 14} and joined.isascii() and joined.isdigit()):
+        keys = [key for key in keys if len(key) in (8, 14) and key.isascii() and key.isdigit()]
+    numbers = np.array(list(map(int, keys)), np.int64)
+    timed = bool(keys) and len(keys[0]) > 8
+    clock, date = (numbers % 1_000_000, numbers // 1_000_000) if timed else (np.zeros_like(numbers), numbers)
     months = (date // 10_000 - 1970) * 12 + date // 100 % 100 - 1
     days = months.astype("datetime64[M]").astype("datetime64[D]") + (date % 100 - 1)
     seconds = clock // 10_000 * 3600 + clock // 100 % 100 * 60 + clock % 100

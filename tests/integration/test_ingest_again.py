@@ -157,7 +157,9 @@ def test_lost_rows_are_fetched_again(whole: tuple[Stage, dict[str, Any]], tmp_pa
     again = Stage(tmp_path, kis=stage.kis, ingest=stage.ingest)
     assert again.run()["content"] == whole[1]["content"]
     assert "the lake has lost" in again.logs and "005940 1d" in again.logs
-    assert found["1d"].clean, "days that were answered and are gone are seen by the count of rows, not by the calendar"
+    assert set(found["1d"].gaps) == {"005940"}, (
+        "days that were answered and are gone are not taken for days without trade"
+    )
 
 
 FEW: dict[str, Any] = {"symbols": ["005940", "023710"], "minute_symbols": 0, "start": "2025-06-02"}
@@ -188,6 +190,7 @@ def test_rewritten_prices_are_reported_and_nothing_is_mixed(tmp_path: Path) -> N
     assert all("broker open=" in row["row"] and "; lake open=" in row["row"] for row in reasons)
     stage = until(tmp_path, "2026-10-30", rewritten="take", **FEW)
     stage.run()
+    assert "its whole history is put in the place of ours" in stage.logs and "nothing was changed" not in stage.logs
     now = lake.read("bars", symbols=["005940"], interval="1d")
     assert now.num_rows == truth.num_rows + 2 and now.slice(0, truth.num_rows)["close"].equals(truth["close"])
     clean = until(tmp_path / "clean", "2026-10-30", **FEW)

@@ -116,7 +116,9 @@ def test_audit_compares_two_sources(copy: Path) -> None:
 
 def test_plan_costs_no_chart_calls(copy: Path) -> None:
     told = ingest(copy, "plan", "--json", "--ingest.start", "2025-10-01").lines[-1]
-    assert 8 <= told["calls"] <= 20 and told["rows"] == pytest.approx(10 * 20, abs=30)
+    assert 8 <= told["calls"] <= 20 and told["rows"] == pytest.approx(
+        (8 + 2 + 8) * 18, abs=10
+    )  # stocks, indices, flows
     assert ingest(copy, "plan", "--json").lines[-1]["calls"] == 0
 
 
@@ -128,3 +130,39 @@ def test_old_versions_go_and_kept_answers_are_bounded(copy: Path, filled: Path) 
     assert 0 < pages < Lake(filled / "data" / "lake").read("pages", columns=["symbol"]).num_rows
     assert before and set(SCHEMAS) >= set(TABLES)
     assert ingest(copy, "verify", "--ingest.start", "2025-10-01").status == 0
+
+
+def test_repair_mixes_no_bases(copy: Path) -> None:
+    """What a broker that has rewritten its history says of lost days is not put beside what was kept."""
+    lake = Lake(copy / "data" / "lake")
+    shutil.rmtree(lake.path / "pages")
+    for path in sorted((lake.path / "bars" / "interval=1d").rglob("period=2026/*.parquet")):
+        path.write_bytes(path.read_bytes()[:-100])
+    mended = ingest(copy, "repair", "--kis.simulator.faults", str(faults(copy, "rewritten: 1.0")))
+    assert mended.status == 1 and "the broker has rewritten" in mended.out
+    left = lake.read("bars", symbols=["005940"], interval="1d")
+    assert {str(ts)[:4] for ts in left["ts"].to_pylist()} == {"2025"}, "no bar of the other basis beside ours"
+    assert ingest(copy, "repair").status == 0
+
+
+def faults(folder: Path, text: str) -> Path:
+    path = folder / "faults.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_features_see_the_days_and_intervals_of_the_receipt(filled: Path, tmp_path: Path) -> None:
+    """A lake that holds more than was asked for changes nothing, and intervals that it does not hold are derived."""
+    small = ("--config", str(job.ROOT / "configs" / "smoke.yaml"), *WORDS, "--ingest.start", "2026-02-02")
+    for folder in ("wide", "narrow"):
+        if folder == "wide":
+            shutil.copytree(filled / "data" / "lake", tmp_path / folder / "data" / "lake")
+        ran = job.run("scripts/features.py", tmp_path / folder, *small, "--ingest.end", "2026-09-30")
+        assert ran.status == 0, ran.err
+    made = {name: job.manifests(tmp_path / name)["features"] for name in ("wide", "narrow")}
+    assert made["wide"]["content"] == made["narrow"]["content"]
+    words = ("--features.interval", "15m", "--ingest.minute_days", "20")
+    ran = job.run("scripts/features.py", tmp_path / "wide", *small, *words)
+    assert ran.status == 0, ran.err
+    rows = [event["rows"] for event in ran.events if event["kind"] == "stage" and event.get("state") == "done"][-1]
+    assert rows == 2 * 23 * 26, "two symbols, 23 sessions that the lake has minutes of, 26 quarters of an hour each"

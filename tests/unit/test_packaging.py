@@ -1,4 +1,5 @@
-"""setup.cfg, constraints.txt and conda-env.yml say the same; make says which Python it can use."""
+"""setup.cfg, constraints.txt and conda-env.yml say the same; make says which Python it can use; the READMEs' map names
+what there is."""
 
 from __future__ import annotations
 
@@ -81,6 +82,18 @@ def test_the_conda_environment_holds_all_that_the_core_needs(root: Path) -> None
     missing = {r.name for r in bounds(root)["core"]} - {"dask"}
     missing = {n for n in missing if renamed.get(n, n) not in plain | by_pip}
     assert not missing
+
+
+@pytest.mark.parametrize(("name", "first"), [("README.md", "| folder |"), ("README.ko.md", "| 폴더 |")])
+def test_the_map_of_the_house_names_what_there_is(root: Path, name: str, first: str) -> None:
+    table = (root / name).read_text(encoding="utf-8").split(first)[1].split("\n\n")[0]
+    named = {word.rstrip("/").split("/")[-1] for word in re.findall(r"`([a-z_/]+)`", table)}
+    folders = [root, *(root / f for f in ("storage", "pipeline", "pipeline/kis", "pipeline/kis/simulator", "scripts"))]
+    there = {path.stem for folder in folders for path in folder.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert len(named) > 80 and named <= there
+    small = {"__init__", "embedded", "emit", "interrupt", "job", "provenance"}  # what a map can do without
+    modules = {path.stem for folder in folders[1:-1] for path in folder.glob("*.py")}
+    assert modules - small <= named, "the map lacks modules"
 
 
 def make_venv(folder: Path, python: str | Path) -> tuple[int, str, list[str]]:
