@@ -19,7 +19,7 @@ from storage.schema import SESSIONS, SYMBOLS
 from storage.section import digest_of
 
 from . import krx
-from .collect import Collector, Origin, Task
+from .collect import Collector, Origin, Reading, Task
 from .coverage import Coverage
 from .job import Job
 from .kis import facts
@@ -122,7 +122,7 @@ async def connected(lake: Lake, kis: KisSection, ingest: IngestSection, emit: Em
         now = place.now if place else datetime.now(UTC)
         check_closed(ingest, now)
         source = ingest.source or source_of(kis)
-        origin = Origin(source, ingest.venue, datetime.now(UTC))
+        origin = Origin(source, ingest.venue, datetime.now(UTC), Reading.of(kis))
         coverage = Coverage(lake, source, ingest.venue)
         for (interval, symbol), rows in coverage.distrust().items():
             text = f"the lake has lost {rows} rows of {symbol} {interval}; they are asked for again"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,8 @@ from .kis.client import KisClient
 from .kis.columns import Days
 from .kis.history import History
 from .kis.layouts import DAILY, INDEX_DAILY, MINUTES_PAST, MINUTES_TODAY, Tr
+from .kis.section import KisSection
+from .kis.wire import day_ends
 from .rewritten import Rewritten, compared
 
 What = Literal["daily", "weekly", "minute", "today", "index", "flows", "latest_flows"]
@@ -51,8 +53,6 @@ CALLS: dict[What, Tr] = {
 COMMIT_S = 60.0  # a killed run asks again for what came in since the last commit: no more than this
 TELL_S = 0.1
 MINUTES_A_DAY = 381
-MILLION = 1e6  # KRW: the unit of the broker's turnovers of flows
-INDEX_UNITS = {"volume": 1e3, "turnover": MILLION}  # thousand shares and million KRW
 _NO_DAYS = np.array([], "datetime64[D]")
 
 
@@ -81,12 +81,27 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """Say how to read what the broker does not document; see the settings of these names."""
+
+    evening: bool = False
+    index_volume: float = 1e3
+    index_turnover: float = 1e6
+    flow_turnover: float = 1e6
+
+    @classmethod
+    def of(cls, kis: KisSection) -> Self:
+        return cls(kis.day_ends == "evening", kis.index_volume, kis.index_turnover, kis.flow_turnover)
+
+
+@dataclass(frozen=True)
 class Origin:
     """Hold what all rows of a run share."""
 
     source: str
     venue: str
     at: datetime
+    reading: Reading = Reading()
 
     def stamp(self, rows: pa.Table) -> pa.Table:
         """Add source and ingested_at."""
@@ -207,7 +222,8 @@ class Collector:
         n = found.rows.num_rows
         if n:
             rows = found.rows.append_column("symbol", pa.repeat(task.symbol, n))
-            units = {name: MILLION for name in rows.column_names if name.endswith("_turnover")}
+            unit = self._origin.reading.flow_turnover
+            units = {name: unit for name in rows.column_names if name.endswith("_turnover")}
             self._batch.take("flows", self._origin.stamp(_scaled(rows, units)).select(FLOWS.names))
             first, last = rows["date"].to_numpy().astype("datetime64[D]")[[0, -1]]
             self._answered(self._batch, task, first, last, n)
@@ -306,7 +322,10 @@ def checked(found: History, task: Task, origin: Origin) -> tuple[pa.Table, pa.Ta
     """Separate bars, with the other columns that they came with, from what goes to quarantine; both stamped."""
     rows, n, call = found.rows, found.rows.num_rows, CALLS[task.what].name
     if task.what == "index":
-        rows = _scaled(rows, INDEX_UNITS)
+        rows = _scaled(rows, {"volume": origin.reading.index_volume, "turnover": origin.reading.index_turnover})
+    elif origin.reading.evening and task.what in ("daily", "weekly"):
+        ends = day_ends(rows["date"].to_numpy().astype("datetime64[D]"), origin.venue, evening=True)
+        rows = rows.set_column(rows.column_names.index("ts"), "ts", ends)
     shared = {"symbol": task.symbol, "venue": origin.venue, "interval": task.interval, "file": call}
     for name, value in shared.items():
         rows = rows.append_column(name, pa.repeat(value, n))

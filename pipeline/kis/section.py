@@ -89,6 +89,12 @@ class KisSection(Section):
     token_folder: str = setting(
         "~/.cache/krx-research-pipeline/kis", "folder of access tokens and call counts", unit="path", runtime=True
     )
+    day_ends: Literal["close", "evening"] = setting(
+        "close", "when a daily bar of KRX is over; whether it holds the trades after 16:00 is not documented"
+    )
+    index_volume: float = setting(1e3, "what the broker counts as one in volumes of indices", unit="shares", gt=0)
+    index_turnover: float = setting(1e6, "what it counts as one in turnovers of indices", unit="KRW", gt=0)
+    flow_turnover: float = setting(1e6, "what it counts as one in turnovers of investors", unit="KRW", gt=0)
     simulator: SimulatorSection = setting(SimulatorSection, "the market that stands in for the broker")
 
     @field_validator("environment")

@@ -41,13 +41,13 @@ from pipeline.kis.layouts import (
 LAST_LABEL = np.timedelta64(20, "h")  # KST
 
 
-def day_ends(days: Days, venue: str = "KRX") -> pa.Array:
-    """Return the moments at which the daily bars of days are over: the scheduled close, on NXT and both venues as one
-    the end of the evening's trade."""
+def day_ends(days: Days, venue: str = "KRX", *, evening: bool = False) -> pa.Array:
+    """Return the moments at which the daily bars of days are over: the scheduled close, on NXT and both venues as one,
+    and where `evening` is asked for, the end of the evening's trade, if the day has one."""
     ends = krx.session_closes(days)
-    if venue != "KRX":
-        evening = krx.segments(venue, days)["after"][1]
-        ends = np.where(np.isnat(evening), ends, evening)
+    if venue != "KRX" or evening:
+        after = krx.segments(venue, days)["after"][1]
+        ends = np.where(np.isnat(after), ends, after)
     return pa.array(ends).cast(STAMP)
 
 
