@@ -18,6 +18,7 @@ import pyarrow as pa
 from storage.lake import Lake
 from storage.schema import PAGES
 
+from .coverage import by_symbol
 from .kis.client import Answer
 from .kis.columns import Days
 from .kis.history import Asker, History, of_pages
@@ -62,17 +63,19 @@ def histories(
     """Yield (symbol, name of the call, history of its `days`) made of kept pages alone; symbols without any are left
     out. Of a stamp that was fetched several times the first answer counts, as in the lake. Raises LakeError, WireError.
     """
-    found = lake.read("pages", symbols=symbols, interval=interval, source=source, venue=venue)
-    fetches: dict[tuple[str, str], dict[Any, list[dict[str, Any]]]] = {}
-    for symbol, call, at, body in zip(*(found[n].to_pylist() for n in ("symbol", "call", "ingested_at", "body"))):
-        raw = pa.CompressedInputStream(pa.BufferReader(body), CODEC).read()
-        fetches.setdefault((symbol, call), {}).setdefault(at, []).append(orjson.loads(raw))
-    for (symbol, call), pages in sorted(fetches.items(), key=lambda item: item[0]):
-        parts = [
-            of_pages(_TRS[call], bodies, days[symbol], venue=venue, weekly=interval == "1w")
-            for _, bodies in sorted(pages.items())
-        ]
-        yield symbol, call, History(_first_said([p.rows for p in parts]), sorted({t for p in parts for t in p.unread}))
+    kept = lake.read("pages", symbols=symbols, interval=interval, source=source, venue=venue)
+    for symbol, own in by_symbol(kept).items():  # bodies stay compressed until it is their symbol's turn
+        fetches: dict[str, dict[Any, list[dict[str, Any]]]] = {}
+        for call, at, body in zip(*(own[name].to_pylist() for name in ("call", "ingested_at", "body"))):
+            raw = pa.CompressedInputStream(pa.BufferReader(body), CODEC).read()
+            fetches.setdefault(call, {}).setdefault(at, []).append(orjson.loads(raw))
+        for call, pages in sorted(fetches.items()):
+            parts = [
+                of_pages(_TRS[call], bodies, days[symbol], venue=venue, weekly=interval == "1w")
+                for _, bodies in sorted(pages.items())
+            ]
+            unread = sorted({text for part in parts for text in part.unread})
+            yield symbol, call, History(_first_said([part.rows for part in parts]), unread)
 
 
 def _first_said(parts: Sequence[pa.Table]) -> pa.Table:

@@ -30,7 +30,6 @@ from .kis.section import KisSection
 from .receipt import Receipt, take
 from .request import IngestSection, RequestError, check_broker, check_closed
 from .symbols import Directory, directory
-from .verify import unfinished
 from .wanted import on_paper, plan, wanted
 
 INDICES = {"0001": "KOSPI", "1001": "KOSDAQ", "2001": "KOSPI 200"}
@@ -67,9 +66,10 @@ class Broker:
         self.lake.write("symbols", self.origin.stamp(rows.append_column("as_of", as_of)))
         return found, _chosen(found, self.ingest)
 
-    def tasks(self, found: Directory, chosen: list[str]) -> list[Task]:
-        """Return what is asked for and not in the lake."""
-        tasks = wanted(found, chosen, self.ingest, self.coverage, self.today, self.emit)
+    def tasks(self, found: Directory, chosen: list[str], *, holes: bool = False) -> list[Task]:
+        """Return what is asked for and not in the lake; `holes` looks before each symbol's last day in any case."""
+        ingest = self.ingest.model_copy(update={"since": ""}) if holes else self.ingest
+        tasks = wanted(found, chosen, ingest, self.coverage, self.today, self.emit)
         return on_paper(tasks, self.today) if self.kis.environment == "paper" else tasks
 
     def collector(self) -> Collector:
@@ -133,15 +133,12 @@ async def connected(lake: Lake, kis: KisSection, ingest: IngestSection, emit: Em
 
 async def from_broker(job: Job, lake: Lake, kis: KisSection, ingest: IngestSection) -> tuple[Receipt, dict[str, Any]]:
     """Fetch what is asked for and not in the lake; return the receipt of what is there then, and what it took."""
-    if unfinished(lake):
-        text = "a repair was cut short, and the lake may lack rows, corporate actions too; run `ingest.py repair`"
-        job.emit("log", level="warning", text=text)
     async with connected(lake, kis, ingest, job.emit) as broker:
         began = time.perf_counter()
         found, chosen = await broker.choose()
         await broker.calendar()
         tasks = broker.tasks(found, chosen)
-        job.emit("log", level="info", text=str(plan(tasks, rate=kis.rate)))
+        job.emit("log", level="info", text=str(plan(tasks, rate=kis.rate * kis.keys)))
         collector = broker.collector()
         await collector.run(tasks, at_once=kis.max_workers)
         seconds, counts, source = time.perf_counter() - began, broker.client.counts, broker.origin.source
@@ -181,7 +178,8 @@ def source_of(kis: KisSection) -> str:
     """Name the rows of an environment; another simulated market has another name, so that two are never mixed."""
     if kis.environment != "simulator":
         return {"live": "kis", "paper": "kis-paper"}[kis.environment]
-    return f"simulator-{kis.simulator.seed}-{digest_of([kis.rest_url, kis.keyed()['simulator']])[:8]}"
+    market = {name: value for name, value in kis.keyed()["simulator"].items() if name != "clock"}  # it shows how far
+    return f"simulator-{kis.simulator.seed}-{digest_of([kis.rest_url, market])[:8]}"
 
 
 def _news(rows: pa.Table, lake: Lake, source: str) -> pa.Table:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import pairwise
 from typing import Literal, Self
 
 import numpy as np
@@ -23,7 +22,7 @@ from storage.schema import ACTIONS, BARS, FLOWS, PAGES
 
 from . import actions, krx, quality
 from .archive import Recorder
-from .coverage import Coverage, Span
+from .coverage import Coverage, Span, by_symbol
 from .kis import history
 from .kis.client import KisClient
 from .kis.columns import Days
@@ -153,9 +152,7 @@ class Collector:
         """Do all tasks, `at_once` at a time; what came before an error is committed. `done` rows are there already."""
         self._done, self._total = done, done + sum(task.guess for task in tasks)
         self._tasks = tasks
-        # Minutes first, since their pages follow one another; then by partition, so that a commit rewrites few of them.
-        minutes = ("minute", "today")
-        queue = iter(sorted(tasks, key=lambda t: (t.what not in minutes, group_of(t.symbol, t.interval), t.symbol)))
+        queue = iter(_jobs(tasks))
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(at_once, len(tasks))):
@@ -166,24 +163,48 @@ class Collector:
             await self._commit()
             self._tell(final=True)
 
-    async def _work(self, queue: Iterator[Task]) -> None:
-        for task in queue:
-            read = 0
+    async def _work(self, queue: Iterator[list[Task]]) -> None:
+        for job in queue:
+            rewritten = False
+            for task in job:
+                if rewritten and task.interval in ("1w", "1m"):  # of the same prices as the days
+                    self._left_out(task)
+                else:
+                    rewritten |= await self._one(task) is None
+                if self._due():
+                    await self._commit(self._due)
+            if rewritten and self._take:
+                await self._replace_weeks(job[0].symbol)
 
-            def moved(rows: int) -> None:
-                nonlocal read
-                read += rows
-                self._done += rows
-                self._tell()
+    async def _one(self, task: Task) -> int | None:
+        """Do a task; None when the broker has rewritten the prices of the history."""
+        read = 0
 
-            recorder = Recorder(self._kis)
-            fetch = self._flows if task.interval == "flows" else self._bars
-            rows = await fetch(task, recorder, moved)
-            self.rows += rows
-            self._done += rows - read
-            self._total += rows - task.guess
-            if self._due():
-                await self._commit(self._due)
+        def moved(rows: int) -> None:
+            nonlocal read
+            read += rows
+            self._done += rows
+            self._tell()
+
+        recorder = Recorder(self._kis)
+        fetch = self._flows if task.interval == "flows" else self._bars
+        rows: int | None = await fetch(task, recorder, moved)
+        self.rows += rows or 0
+        self._done += (rows or 0) - read
+        self._total += (rows or 0) - task.guess
+        return rows
+
+    def _left_out(self, task: Task) -> None:
+        """Leave out what would be on another basis than what the lake holds; where all is taken, weeks come last."""
+        self._total -= task.guess
+        if not self._take or task.interval == "1m":
+            what = f"{task.symbol} {task.interval}: {len(task.days)} sessions were not added"
+            self._emit("log", level="warning", text=f"{what}, since the prices of its days were rewritten")
+
+    async def _replace_weeks(self, symbol: str) -> None:
+        spans = self._coverage.spans("1w", symbol)
+        if spans:
+            await self._replace(Task("weekly", symbol, krx.sessions(spans[0].first, spans[-1].last)), lambda rows: None)
 
     async def _fetched(self, task: Task, kis: Recorder, moved: history.Moved) -> History:
         days = np.union1d(task.again, task.days)
@@ -198,7 +219,7 @@ class Collector:
                 period: Literal["D", "W"] = "W" if task.what == "weekly" else "D"
                 return await history.daily(kis, task.symbol, days, venue=venue, moved=moved, period=period)
 
-    async def _bars(self, task: Task, recorder: Recorder, moved: history.Moved) -> int:
+    async def _bars(self, task: Task, recorder: Recorder, moved: history.Moved) -> int | None:
         found = await self._fetched(task, recorder, moved)
         good, wrong = checked(found, task, self._origin)
         if task.again.size:
@@ -209,9 +230,10 @@ class Collector:
                 self._emit("log", level="warning", text=str(verdict))
                 self._batch.take("quarantine", self._origin.stamp(verdict.rows()))
                 if self._take:
-                    return await self._replace(task, moved)
+                    rows = await self._replace(task, moved)
+                    return None if verdict.prices else rows
                 if verdict.prices:
-                    return 0
+                    return None
         pages = recorder.pages(task.symbol, task.interval, self._origin.venue)
         return self._keep(self._batch, task, good, wrong, pages)
 
@@ -248,7 +270,7 @@ class Collector:
     def _swap(self, task: Task, batch: _Batch) -> None:
         origin = {"source": self._origin.source}
         here = origin | {"venue": self._origin.venue, "interval": task.interval}
-        self._coverage.forget(task.interval, task.symbol, task.days)
+        self._coverage.forget(task.interval, {task.symbol: task.days})
         self._lake.remove("pages", symbols=[task.symbol], **here)
         bars = pa.concat_tables(batch.tables.pop("bars", [BARS.empty_table()]))
         self._lake.replace("bars", bars, symbols=[task.symbol], **here)
@@ -276,7 +298,8 @@ class Collector:
     def _keep(self, batch: _Batch, task: Task, good: pa.Table, wrong: pa.Table, pages: pa.Table) -> int:
         """Put a complete history into a batch; days that were only asked for again serve to find corporate actions."""
         own = good["date"].to_numpy().astype("datetime64[D]")
-        bars = good.filter(pa.array((own >= task.days[0]) & (own <= task.days[-1]))).select(BARS.names)
+        first, last = history.week_ends(task.days[[0, -1]]) if task.what == "weekly" else task.days[[0, -1]]
+        bars = good.filter(pa.array((own >= first) & (own <= last))).select(BARS.names)
         batch.take("bars", bars)
         batch.take("actions", actions.detect(good) if task.what == "daily" else ACTIONS.empty_table())
         batch.take("quarantine", wrong)
@@ -318,6 +341,27 @@ class Collector:
             self._emit("progress", done=self._done, total=max(self._total, self._done), unit="rows")
 
 
+def _jobs(tasks: list[Task]) -> list[list[Task]]:
+    """Put together what has to follow one another: where days are compared with what the lake holds, the other
+    histories of the symbol wait for what comes of it. Long chains of pages come first, since they cannot be shared, and
+    then one partition after the other, so that a commit rewrites few of them."""
+    compared_ = {task.symbol for task in tasks if task.what == "daily" and task.again.size}
+    jobs: dict[object, list[Task]] = {}
+    for task in tasks:
+        waits = task.symbol in compared_ and task.interval in ("1d", "1w", "1m")
+        jobs.setdefault(task.symbol if waits else (task.what, task.symbol, int(task.days[0].astype(int))), []).append(
+            task
+        )
+    for job in jobs.values():
+        job.sort(key=lambda task: (task.what != "daily", not task.again.size, task.what))
+
+    def place(job: list[Task]) -> tuple[bool, int, str]:
+        chain = any(task.interval == "1m" for task in job)
+        return not chain, group_of(job[0].symbol, job[0].interval), job[0].symbol
+
+    return sorted(jobs.values(), key=place)
+
+
 def checked(found: History, task: Task, origin: Origin) -> tuple[pa.Table, pa.Table]:
     """Separate bars, with the other columns that they came with, from what goes to quarantine; both stamped."""
     rows, n, call = found.rows, found.rows.num_rows, CALLS[task.what].name
@@ -341,13 +385,3 @@ def _scaled(rows: pa.Table, units: Mapping[str, float]) -> pa.Table:
     for name, unit in units.items():
         rows = rows.set_column(rows.column_names.index(name), name, pa.array(rows[name].to_numpy() * unit))
     return rows
-
-
-def by_symbol(table: pa.Table) -> dict[str, pa.Table]:
-    """Cut a table that is sorted by symbol into one table a symbol, without copying."""
-    if not table.num_rows:
-        return {}
-    names = table["symbol"].combine_chunks().dictionary_encode()
-    place = names.indices.to_numpy()
-    cuts = [0, *(np.flatnonzero(np.diff(place)) + 1).tolist(), len(place)]
-    return {names.dictionary[int(place[a])].as_py(): table.slice(a, b - a) for a, b in pairwise(cuts)}

@@ -8,11 +8,11 @@ many rows as it names; what the lake has lost is fetched again.
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -82,22 +82,24 @@ class Coverage:
                 self._spans[interval, symbol] = self._joined(interval, symbol, span)
             self._write(interval, names)
 
-    def forget(self, interval: str, symbol: str, days: Days) -> None:
-        """Take days out, so that they are asked for again."""
-        with self._alone(interval, [symbol]):
-            kept: list[tuple[np.datetime64, np.datetime64]] = []
-            for span in self.spans(interval, symbol):
-                own = krx.sessions(span.first, span.last)
-                kept += [(run[0], run[-1]) for run in runs(own[~np.isin(own, days)], krx.sessions(own[0], own[-1]))]
-            spans = [Span(a, b, self._count(interval, symbol, a, b)) for a, b in kept]
-            self._keep(interval, symbol, spans)
-            self._write(interval, [symbol])
+    def forget(self, interval: str, lost: Mapping[str, Days]) -> None:
+        """Take days of symbols out, so that they are asked for again."""
+        names = sorted(lost)
+        with self._alone(interval, names):
+            for symbol in names:
+                kept: list[tuple[np.datetime64, np.datetime64]] = []
+                for span in self.spans(interval, symbol):
+                    own = krx.sessions(span.first, span.last)
+                    left = own[~np.isin(own, lost[symbol])]
+                    kept += [(run[0], run[-1]) for run in runs(left, own)]
+                self._keep(interval, symbol, [Span(a, b, self._count(interval, symbol, a, b)) for a, b in kept])
+            self._write(interval, names)
 
     def rebuild(self) -> None:
         """Write down anew, where the table was lost, what can be seen: sessions with bars follow one another. Days that
         were answered without a row are asked for again."""
         bars = self._lake.read("bars", columns=["symbol", "interval", "ts"], source=self.source, venue=self.venue)
-        days = (bars["ts"].to_numpy() + np.timedelta64(9, "h") - np.timedelta64(1, "us")).astype("datetime64[D]")
+        days = days_of(bars)
         table = bars.drop_columns(["ts"]).append_column("day", pa.array(days))
         counted = table.group_by(["interval", "symbol", "day"]).aggregate([([], "count_all")]).sort_by("day")
         own: dict[tuple[str, str], list[tuple[np.datetime64, int]]] = {}
@@ -114,13 +116,20 @@ class Coverage:
             self._write(interval, self.symbols(interval))
 
     def distrust(self) -> dict[tuple[str, str], int]:
-        """Forget every symbol of which the lake holds fewer rows than are written down; return how many it misses."""
+        """Forget the days that were answered and of which the lake has no rows any more, where it holds fewer rows of a
+        symbol than are written down; return how many it misses. Of minutes, all days: a part of a day may be gone."""
         lost = self.lost()
         for interval in sorted({kind for kind, _ in lost}):
             names = [symbol for kind, symbol in lost if kind == interval]
-            for symbol in names:
-                self._keep(interval, symbol, [])
-            self._write(interval, names)
+            table = TABLES.get(interval, "bars")
+            rows = self._lake.read(table, columns=["symbol", "ts"], symbols=names, **self._where(interval))
+            held = {name: days_of(own) for name, own in by_symbol(rows).items()}
+            gone = {}
+            for name in names:
+                days = self.days(interval, name)
+                without = np.setdiff1d(days, held.get(name, days[:0]))
+                gone[name] = without if without.size and interval != "1m" else days
+            self.forget(interval, gone)
         return lost
 
     def lost(self) -> dict[tuple[str, str], int]:
@@ -210,6 +219,22 @@ class Coverage:
         table = pa.Table.from_pylist(rows, COVERAGE)
         equal = {"interval": interval, "venue": self.venue, "source": self.source}
         self._lake.replace("coverage", table, symbols=symbols, **equal)
+
+
+def by_symbol(table: pa.Table) -> dict[str, pa.Table]:
+    """Cut a table that is sorted by symbol into one table a symbol, without copying."""
+    if not table.num_rows:
+        return {}
+    names = table["symbol"].combine_chunks().dictionary_encode()
+    place = names.indices.to_numpy()
+    cuts = [0, *(np.flatnonzero(np.diff(place)) + 1).tolist(), len(place)]
+    return {names.dictionary[int(place[a])].as_py(): table.slice(a, b - a) for a, b in pairwise(cuts)}
+
+
+def days_of(rows: pa.Table) -> Days:
+    """Return the KST day of each row; a stamp is an end, so that midnight belongs to the day before."""
+    ends: Days = rows["ts"].to_numpy() + np.timedelta64(9, "h")
+    return (ends - np.timedelta64(1, "us")).astype("datetime64[D]")
 
 
 def _day(day: np.datetime64) -> date:

@@ -20,10 +20,10 @@ from storage.store import write_json
 
 from . import quality
 from .broker import from_broker
-from .collect import Origin, by_symbol
+from .collect import Origin
+from .coverage import by_symbol, days_of
 from .importers import files_digest, load
 from .job import Job
-from .kis.columns import Days
 from .kis.section import KisSection
 from .provenance import code_digest
 from .receipt import Receipt, take
@@ -33,7 +33,6 @@ from .retention import tidy
 
 QUALITY = "quality.json"
 SHOWN = ("symbol", "interval", "ts", "open", "close", "volume")  # what the description of the bars reads
-_KST = np.timedelta64(9, "h")
 
 
 def ingest(job: Job, lake: LakeSection, kis: KisSection, ingest: IngestSection) -> dict[str, Any]:
@@ -106,7 +105,7 @@ def _from_files(job: Job, lake: Lake, ingest: IngestSection) -> tuple[Receipt, d
         for symbol, own in by_symbol(bars).items():
             if symbol not in indices:
                 rows[loaded.interval, symbol] += own.num_rows
-                days += _days(own.slice(0, 1)).tolist() + _days(own.slice(own.num_rows - 1)).tolist()
+                days += days_of(own.slice(0, 1)).tolist() + days_of(own.slice(own.num_rows - 1)).tolist()
         close_only &= loaded.close_only
         waiting.append(origin.stamp(bars))
         if sum(part.num_rows for part in waiting) >= ingest.chunk_size:
@@ -164,19 +163,13 @@ def _asked(bars: pa.Table, ingest: IngestSection) -> pa.Table:
     """Keep the bars of the symbols and days that are asked for."""
     if not bars.num_rows:
         return bars
-    day = _days(bars)
+    day = days_of(bars)
     keep = day <= np.datetime64(ingest.end)
     if ingest.start is not None:
         keep &= day >= np.datetime64(ingest.start)
     if ingest.symbols:
         keep &= pc.is_in(bars["symbol"], pa.array(ingest.symbols)).to_numpy()
     return bars if keep.all() else bars.filter(pa.array(keep))
-
-
-def _days(bars: pa.Table) -> Days:
-    """Return the KST day of each bar; a stamp is an end, so that midnight belongs to the day before."""
-    ends: Days = bars["ts"].to_numpy() + _KST
-    return (ends - np.timedelta64(1, "us")).astype("datetime64[D]")
 
 
 def _without_origin(schema: pa.Schema) -> pa.Schema:

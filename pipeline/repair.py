@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict
 from datetime import UTC, date, datetime
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
 
-from storage.lake import Damage, Lake, group_of
+from storage.lake import Damage, Lake
 from storage.schema import ACTIONS, BARS
-from storage.store import read_json, write_json
 
 from . import actions, krx
 from .archive import histories
@@ -21,89 +17,84 @@ from .broker import Broker
 from .collect import CALLS, Origin, Task, What, checked
 from .coverage import Coverage, Span
 from .kis.columns import Days
-from .kis.history import runs
-from .verify import KINDS, PLAN, Checked, verify
+from .kis.history import runs, week_ends
+from .verify import KINDS, Checked, verify
 from .wanted import open_days
 
 KIND_OF: dict[str, What] = {tr.name: what for what, tr in reversed(CALLS.items())}
 
 
-Lost = dict[str, dict[str, Days]]  # days by interval and symbol
+def discard(lake: Lake, found: list[Damage], *, source: str, venue: str) -> list[str]:
+    """Take damaged files out of their tables and say so in sentences.
 
-
-def finish(lake: Lake) -> None:
-    """Forget the plan of a repair that has done all of it."""
-    (lake.path / PLAN).unlink(missing_ok=True)
-
-
-def discard(lake: Lake, found: list[Damage], *, source: str, venue: str) -> tuple[list[str], Lost]:
-    """Take damaged files out of their tables and let the source forget what it had in them.
-
-    Returns sentences about it and what has to be brought back; to both comes what a repair that was killed had begun.
-    What other sources had in a file is gone with it: files are imported again by their next run, which compares
-    digests; another broker's history by a repair of its own.
+    What every broker's source had in them is known by its coverage, which names more rows than are left: its own run or
+    repair brings them back. Files are imported again by their next run, which compares digests. Corporate actions, of
+    which coverage knows no number, are found again here in the kept answers of all brokers, or their histories are
+    forgotten, so that the next run asks for them.
     """
-    path, said = lake.path / PLAN, list[str]()
-    before, lost = _planned(path, source, venue)
-    found = [*found, *(one for one in before if one not in found)]
-    if not found and not lost:
-        return said, lost
-    _plan(path, source, venue, found, lost)
-    for one in found:
-        lake.discard(one)
+    said = []
+    for one in sorted(found, key=lambda one: one.table != "coverage"):
+        if one.table != "actions":
+            lake.discard(one)
         said.append(f"{one.table}/{one.file}: {one.reason}; moved to {lake.path / 'damaged'}")
-    coverage = Coverage(lake, source, venue)
-    if any(one.table == "coverage" for one in found):
-        coverage.rebuild()
-    for one in found:
-        for interval, symbol, days in _held(lake, coverage, one):
-            own = lost.setdefault(interval, {})
-            own[symbol] = np.union1d(own.get(symbol, days[:0]), days)
-    _plan(path, source, venue, found, lost)
-    for interval, of in lost.items():
-        for symbol, days in of.items():
-            coverage.forget(interval, symbol, days)
-    return said, lost
+    tables = {one.table for one in found}
+    sources = {(source, venue)}
+    for table in ("coverage", "pages"):
+        held = lake.read(table, columns=["source", "venue"]).group_by(["source", "venue"]).aggregate([])
+        sources |= set(zip(held["source"].to_pylist(), held["venue"].to_pylist()))
+    brokers = [Coverage(lake, *names) for names in sorted(sources)]
+    if "coverage" in tables:
+        for coverage in brokers:
+            coverage.rebuild()
+    if "actions" in tables:
+        _actions_again(lake, brokers, [one for one in found if one.table == "actions"])
+    return said
 
 
-def _plan(path: Path, source: str, venue: str, found: list[Damage], lost: Lost) -> None:
-    days = {interval: {s: [str(day) for day in own] for s, own in of.items()} for interval, of in lost.items()}
-    damages = [asdict(one) for one in found]
-    write_json(path, {"source": source, "venue": venue, "damaged": damages, "lost": days})
+def _actions_again(lake: Lake, brokers: list[Coverage], damaged: list[Damage]) -> None:
+    """Make the table of corporate actions anew from kept answers. All daily histories are forgotten first and those
+    whose answers are kept whole remembered last: whoever is killed in between has them asked for again."""
+    before = []
+    for coverage in brokers:
+        stocks = [symbol for symbol in coverage.symbols("1d") if _what("1d", symbol) == "daily"]
+        days = {symbol: coverage.days("1d", symbol) for symbol in stocks}
+        before.append((coverage, days, {symbol: coverage.spans("1d", symbol) for symbol in stocks}))
+        coverage.forget("1d", days)
+    for one in damaged:
+        lake.discard(one)
+    for coverage, days, spans in before:
+        origin = Origin(coverage.source, coverage.venue, datetime.now(UTC))
+        names = {"source": origin.source, "venue": origin.venue}
+        held = lake.counts("bars", interval="1d", **names)
+        parts, whole = [ACTIONS.empty_table()], []
+        for symbol, call, history in histories(lake, sorted(days), "1d", days, **names):
+            if KIND_OF[call] == "daily":
+                good, _ = checked(history, Task("daily", symbol, days[symbol]), origin)
+                parts.append(actions.detect(good))
+                whole += [symbol] if good.num_rows == held.get(symbol, 0) else []
+        lake.write("actions", pa.concat_tables(parts))
+        coverage.add("1d", [(symbol, span) for symbol in whole for span in spans[symbol]])
 
 
-def _planned(path: Path, source: str, venue: str) -> tuple[list[Damage], Lost]:
-    """Read the plan of a repair that was killed; days of another source are that one's to bring back."""
-    if not path.exists():
-        return [], Lost()
-    told: dict[str, Any] = read_json(path)
-    mine = (told["source"], told["venue"]) == (source, venue)
-    lost = {
-        interval: {symbol: np.array(days, "datetime64[D]") for symbol, days in of.items()}
-        for interval, of in (told["lost"].items() if mine else ())
-    }
-    return [Damage(**one) for one in told["damaged"]], lost
-
-
-async def repair(broker: Broker, start: date, end: date, lost: Lost) -> dict[str, int]:
-    """Bring what is missing between two days, and what was lost, into the lake: from the archive where it has it, from
-    the broker else.
+async def repair(broker: Broker, start: date, end: date) -> dict[str, int]:
+    """Bring what the lake lacks between two days, and what the configuration asks for, into it: from kept answers where
+    they have it, from the broker else.
 
     Returns the number of rows by where they came from. Raises KisError, LakeError.
     """
     origin, lake, coverage = broker.origin, broker.lake, broker.coverage
-    told = {"archive": 0, "broker": 0}
+    told, lacking = {"archive": 0, "broker": 0}, {}
     for one in verify(lake, source=origin.source, venue=origin.venue, start=start, end=end):
-        for symbol, days in _lacking(one).items():
-            coverage.forget(one.interval, symbol, days)
-            own = lost.setdefault(one.interval, {})
-            own[symbol] = np.union1d(own.get(symbol, days[:0]), days)
-    tasks = []
-    for interval, own in lost.items():
-        if interval in KINDS:
-            told["archive"] += _from_archive(lake, coverage, origin, interval, own)
+        lacking[one.interval] = _lacking(one)
+        coverage.forget(one.interval, lacking[one.interval])
+        if one.interval in KINDS:  # a day of which minutes are gone may have come so
+            told["archive"] += _from_archive(lake, coverage, origin, one.interval, one.gaps)
+    tasks = broker.tasks(*await broker.choose(), holes=True)
+    asked = {(task.interval, task.symbol) for task in tasks}
+    for interval, own in lacking.items():
         for symbol, days in own.items():
-            tasks += open_days(_what(interval, symbol), symbol, days, coverage)
+            if (interval, symbol) not in asked:
+                tasks += open_days(_what(interval, symbol), symbol, days, coverage)
     if tasks:
         collector = broker.collector()
         await collector.run(tasks, at_once=broker.kis.max_workers)
@@ -127,49 +118,17 @@ def _from_archive(lake: Lake, coverage: Coverage, origin: Origin, interval: str,
     bars, answered = [BARS.empty_table()], []
     kept = histories(lake, sorted(lacking), interval, lacking, source=origin.source, venue=origin.venue)
     for symbol, call, history in kept:
-        good, _ = checked(history, Task(KIND_OF[call], symbol, lacking[symbol]), origin)
+        what: What = "weekly" if interval == "1w" else KIND_OF[call]  # days and weeks share one call
+        good, _ = checked(history, Task(what, symbol, lacking[symbol]), origin)
         bars.append(good.select(BARS.names))
         day = good["date"].to_numpy().astype("datetime64[D]")
         held = np.unique(day)
+        if interval == "1w" and held.size:  # a week is answered with all of its days
+            every = krx.sessions(held[0] - 6, held[-1])
+            held = every[np.isin(week_ends(every), held)]
         for run in runs(held, krx.sessions(held[0], held[-1])) if held.size else ():
             answered.append((symbol, Span(run[0], run[-1], int(((day >= run[0]) & (day <= run[-1])).sum()))))
     table = pa.concat_tables(bars)
     lake.write("bars", table)
     coverage.add(interval, answered)
     return int(table.num_rows)
-
-
-def _held(lake: Lake, coverage: Coverage, one: Damage) -> Iterator[tuple[str, str, Days]]:
-    """Yield interval, symbol and days of what the source had in a damaged file."""
-    if one.table == "bars":
-        interval, group, period = (str(one.partition[name]) for name in ("interval", "group", "period"))
-        unit = "Y" if len(period) == 4 else "M"
-        first, after = (np.datetime64(period, unit) + n for n in (0, 1))  # type: ignore[call-overload]
-        days = krx.sessions(first.astype("datetime64[D]"), after.astype("datetime64[D]") - 1)
-        for symbol in coverage.symbols(interval):
-            if group_of(symbol, interval) == int(group):
-                yield interval, symbol, days[coverage.covered(interval, symbol, days)]
-    if one.table == "flows":
-        for symbol in coverage.symbols("flows"):
-            yield "flows", symbol, coverage.days("flows", symbol)
-    if one.table == "actions":
-        for symbol in _without_actions(lake, coverage):
-            yield "1d", symbol, coverage.days("1d", symbol)
-
-
-def _without_actions(lake: Lake, coverage: Coverage) -> list[str]:
-    """Find the corporate actions of all daily histories again in kept answers; return the symbols whose answers are not
-    kept whole."""
-    origin = Origin(coverage.source, coverage.venue, datetime.now(UTC))
-    names = {"source": origin.source, "venue": origin.venue}
-    stocks = [symbol for symbol in coverage.symbols("1d") if _what("1d", symbol) == "daily"]
-    days = {symbol: coverage.days("1d", symbol) for symbol in stocks}
-    held = lake.counts("bars", interval="1d", **names)
-    parts, whole = [ACTIONS.empty_table()], set()
-    for symbol, call, history in histories(lake, stocks, "1d", days, **names):
-        if KIND_OF[call] == "daily":
-            good, _ = checked(history, Task("daily", symbol, days[symbol]), origin)
-            parts.append(actions.detect(good))
-            whole |= {symbol} if good.num_rows == held.get(symbol, 0) else set()
-    lake.write("actions", pa.concat_tables(parts))
-    return [symbol for symbol in stocks if symbol not in whole]

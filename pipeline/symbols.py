@@ -84,7 +84,8 @@ async def directory(
     """
     rows = {row["symbol"]: row for market in markets for row in (await _master(kis, market)).to_pylist()}
     before = lake.read("symbols", source=source).to_pylist()  # sorted by (symbol, as_of): the latest wins
-    known = {row["symbol"]: {**{name: row[name] for name in FACTS}, "market_cap": None} for row in before}
+    stocks = [row for row in before if row["kind"] != "index"]
+    known = {row["symbol"]: {**{name: row[name] for name in FACTS}, "market_cap": None} for row in stocks}
     settled = {symbol for symbol, row in known.items() if row["delisted"]}  # nothing more can happen to these
     absent = sorted({*asked, *gone, *known} - rows.keys() - settled)
     answers = await asyncio.gather(*(_ask(kis, symbol) for symbol in absent))

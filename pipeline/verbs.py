@@ -19,10 +19,11 @@ from . import cli
 from . import config as configuration
 from .broker import connected, source_of
 from .compare import audit as compared
+from .coverage import Coverage
 from .events import RunLog
-from .repair import Lost, discard, finish, repair
+from .repair import discard, repair
 from .request import RequestError
-from .verify import PLAN, unfinished, verify
+from .verify import verify
 from .wanted import plan
 
 Say = Callable[..., None]
@@ -93,7 +94,7 @@ def _warnings(kind: str, /, **fields: object) -> None:
 
 async def _plan(config: configuration.Config, lake: Lake, say: Say) -> int:
     async with connected(lake, config.kis, config.ingest, _warnings) as broker:
-        found = plan(broker.tasks(*await broker.choose()), rate=config.kis.rate)
+        found = plan(broker.tasks(*await broker.choose()), rate=config.kis.rate * config.kis.keys)
     for line in found.lines()[:-1]:
         say(line)
     say(str(found), calls=found.calls, rows=found.rows, seconds=found.seconds)
@@ -105,9 +106,6 @@ def _verify(config: configuration.Config, lake: Lake, say: Say) -> int:
     for damage in lake.damaged():
         clean = False
         say(f"damaged: {damage.table}/{damage.file}: {damage.reason}", table=damage.table, file=damage.file)
-    if unfinished(lake):
-        clean = False
-        say(f"unfinished: a repair was cut short ({lake.path / PLAN}); run it again")
     if clean:
         start, end = config.ingest.first, config.ingest.end
         for one in verify(lake, source=source, venue=config.ingest.venue, start=start, end=end):
@@ -123,23 +121,23 @@ def _verify(config: configuration.Config, lake: Lake, say: Say) -> int:
 
 
 def _repair(config: configuration.Config, lake: Lake, say: Say) -> int:
-    source = _source(config, lake)
-    said, lost = discard(lake, lake.damaged(), source=source, venue=config.ingest.venue)
-    for line in said:
+    source, venue = _source(config, lake), config.ingest.venue
+    for line in discard(lake, lake.damaged(), source=source, venue=venue):
         say(line)
+    if not Coverage(lake, source, venue):
+        say(f"cannot tell: nothing is known to have been asked of the source '{source}'; run ingest")
+        return CANNOT_TELL
     directory = cli.run_folder(config, configuration.as_yaml(config))
     with RunLog(directory, config.run.log_level) as log:
         log.stage = "repair"
-        told = asyncio.run(_repaired(config, lake, lost, log.emit))
-    finish(lake)
+        told = asyncio.run(_repaired(config, lake, log.emit))
     say(f"{told['archive']} rows from kept answers, {told['broker']} from the broker", **told)
     return _verify(config, lake, say)
 
 
-async def _repaired(config: configuration.Config, lake: Lake, lost: Lost, emit: Emit) -> dict[str, int]:
+async def _repaired(config: configuration.Config, lake: Lake, emit: Emit) -> dict[str, int]:
     async with connected(lake, config.kis, config.ingest, emit) as broker:
-        await broker.choose()
-        return await repair(broker, config.ingest.first, config.ingest.end, lost)
+        return await repair(broker, config.ingest.first, config.ingest.end)
 
 
 def _audit(config: configuration.Config, lake: Lake, against: str, interval: str, say: Say) -> int:

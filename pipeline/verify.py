@@ -18,13 +18,11 @@ import pyarrow.compute as pc
 from storage.lake import Lake
 
 from . import krx
-from .collect import by_symbol
-from .coverage import Coverage
+from .coverage import Coverage, by_symbol, days_of
 from .kis.columns import Days
 from .kis.history import week_ends
 
 KINDS = {"1d": "daily", "1w": "weekly", "1m": "minute"}
-PLAN = "repair.json"  # in the lake: what a repair has begun to mend, so that one that is killed can be ended
 SLACK = 1.0  # KRW: turnovers of the wire are whole
 Bools = npt.NDArray[np.bool_]
 
@@ -62,11 +60,6 @@ class Checked:
         )
 
 
-def unfinished(lake: Lake) -> bool:
-    """Say whether a repair was cut short, so that tables may lack what it had taken out."""
-    return (lake.path / PLAN).exists()
-
-
 def verify(lake: Lake, *, source: str, venue: str, start: date, end: date) -> Iterator[Checked]:
     """Check every interval that the source was ever asked for, on the sessions of start..end. Raises LakeError."""
     coverage = Coverage(lake, source, venue)
@@ -84,6 +77,8 @@ def verify(lake: Lake, *, source: str, venue: str, start: date, end: date) -> It
             yield _one(
                 lake, coverage, interval, symbols, sessions, listed, traded, doubtful, source=source, venue=venue
             )
+    if coverage.symbols("flows"):
+        yield _flows(lake, coverage, sessions, source)
 
 
 def _one(
@@ -140,6 +135,22 @@ def _one(
     return Checked(interval, len(symbols), **total, gaps=gaps, holes=holes)
 
 
+def _flows(lake: Lake, coverage: Coverage, sessions: Days, source: str) -> Checked:
+    """Compare the flows with what was answered: the broker says nothing of some days, and only it knows which."""
+    lost = {symbol: rows for (interval, symbol), rows in coverage.lost().items() if interval == "flows"}
+    held = by_symbol(lake.read("flows", columns=["symbol", "ts"], symbols=coverage.symbols("flows"), source=source))
+    gaps, present = {}, 0
+    for symbol in coverage.symbols("flows"):
+        days = coverage.days("flows", symbol)
+        own = days_of(held[symbol]) if symbol in held else days[:0]
+        present += int(np.isin(sessions, own).sum())
+        if symbol in lost:
+            gaps[symbol] = np.setdiff1d(days, own)
+    missing = sum(lost.values())
+    symbols = len(coverage.symbols("flows"))
+    return Checked("flows", symbols, present + missing, present, 0, missing, 0, gaps=gaps, holes={})
+
+
 def _expected(
     interval: str,
     symbol: str,
@@ -171,7 +182,9 @@ def _days_of(rows: pa.Table | None) -> tuple[Days, Bools]:
     if rows is None:
         return np.array([], "datetime64[D]"), np.array([], bool)
     days = (rows["ts"].to_numpy() + np.timedelta64(9, "h") - np.timedelta64(1, "us")).astype("datetime64[D]")
-    return days, np.asarray(rows["volume"].to_numpy()) > 0
+    return days, np.asarray(rows["volume"].to_numpy()) > 0 if "volume" in rows.column_names else np.ones(
+        len(days), bool
+    )
 
 
 def _partial(rows: pa.Table | None, days: Days) -> Days:

@@ -91,7 +91,8 @@ def wanted(
         emit("log", level="warning", text=text)
         recent = recent[~old]
     whole = [s for s in found.alive(chosen) if recent.size and found.listed(s, recent[0].item(), recent[0].item())]
-    for symbol in whole[: ingest.minute_symbols]:
+    begun = set(coverage.symbols("1m")) if ingest.minute_symbols else set()  # goes on though others have grown larger
+    for symbol in [s for at, s in enumerate(whole) if at < ingest.minute_symbols or s in begun]:
         tasks += open_days("minute", symbol, recent, coverage, since_last=late)
     return tasks
 

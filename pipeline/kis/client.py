@@ -25,7 +25,7 @@ from .errors import KisError, Mask, Verdict, advice, judge
 from .keys import AppKey, Keys
 from .layouts import Tr
 from .limiter import Limiter
-from .section import HOSTS
+from .section import HOSTS, loopback
 from .section import KisSection as KisSection
 from .token import Credentials, Token, TokenCache, folder_of_tokens
 
@@ -72,7 +72,10 @@ class KisClient:
         self.counts = Counts()
         self._section, self._emit = section, emit
         self._rest = (rest or section.rest_url or host.rest).rstrip("/")
-        self._master = (master or section.master_url or host.master or f"{self._rest}/common/master").rstrip("/")
+        here = f"{self._rest}/common/master"  # a server of this host stands in for all of the broker's
+        self._master = (
+            master or section.master_url or (here if not host.master or loopback(self._rest) else host.master)
+        ).rstrip("/")
         found = section.credentials()
         self._mask = Mask(*(text for one in found for text in (one.key, one.secret, one.account)))
         self._folder = Path(folder or section.token_folder).expanduser()
@@ -98,6 +101,8 @@ class KisClient:
             timeout=aiohttp.ClientTimeout(total=self._section.timeout_s),
             headers={"User-Agent": AGENT},
         )
+        # aiohttp would repeat a GET on a connection that was reset, past the limiter; it has no public option for it.
+        self._session._retry_connection = False
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -243,7 +248,8 @@ class KisClient:
     def _refusal(self, code: str, text: str, what: str, failed: int, mine: Credentials | None) -> KisError:
         names = mine.names if mine is not None else self._section.variables()[:2]
         todo = MAINTENANCE if code in ("network", "page", "status", "maintenance") else advice(code, *names)
-        return KisError(code, f"{text}, {failed + 1} times" if failed else text, f"{what} at {self._rest}", todo)
+        where = what if mine is None else f"{what} at {self._rest}"  # the symbol master names its own host
+        return KisError(code, f"{text}, {failed + 1} times" if failed else text, where, todo)
 
     def _log(self, level: str, text: str) -> None:
         self._emit("log", level=level, text=text)

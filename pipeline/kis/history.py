@@ -180,8 +180,8 @@ async def minutes(kis: Asker, symbol: str, days: Days, *, venue: str, moved: Mov
 
 
 def _torn(rows: pa.Table, closes: Days) -> list[np.datetime64]:
-    """Return the labels, KST, before which minutes are lacking: the turnover since the minute before is more than the
-    minute's highest price times its shares."""
+    """Return the labels, KST, up to which minutes may be lacking: where the turnover since the minute before is more
+    than the minute's highest price times its shares, and where a day ends before its close."""
     rows = rows.sort_by("ts")
     ts, day, total = rows["ts"].to_numpy() + _KST, rows["date"].to_numpy(), rows["cumulative"].to_numpy()
     if not len(ts):
@@ -191,7 +191,10 @@ def _torn(rows: pa.Table, closes: Days) -> list[np.datetime64]:
     more = own > rows["high"].to_numpy() * rows["volume"].to_numpy() + 1.0
     more &= ~follows | (np.append(_MINUTE, np.diff(ts)) > _MINUTE)
     labels = ts[more] - np.where(np.isin(ts[more], closes), _MINUTE, 2 * _MINUTE)
-    return list(np.unique(labels))
+    ends = np.append(~follows[1:], True)  # the last minute of each day, which may be lacking, too
+    within = np.minimum(np.searchsorted(closes, ts[ends]), len(closes) - 1)
+    early = closes[within][ts[ends] < closes[within]]
+    return list(np.unique(np.concatenate([labels, early])))
 
 
 def of_pages(tr: Tr, bodies: Iterable[Mapping[str, Any]], days: Days, *, venue: str, weekly: bool = False) -> History:

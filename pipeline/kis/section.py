@@ -110,7 +110,7 @@ class KisSection(Section):
     def _private(cls, value: str, info: ValidationInfo) -> str:
         """Refuse to send real keys, or to take the list of symbols, over a wire that others can read and change."""
         environment = info.data.get("environment")
-        if value.startswith("http:") and environment != "simulator" and not _loopback(urlsplit(value).hostname or ""):
+        if value.startswith("http:") and environment != "simulator" and not loopback(value):
             raise ValueError(
                 f"expected https:// for another host in the environment {environment}: http:// sends keys and data in "
                 "the clear and is taken for this host (127.0.0.1) only"
@@ -129,6 +129,11 @@ class KisSection(Section):
         if given is None and self.embedded:
             return float(self.simulator.quota)
         return HOSTS[self.environment].calls_per_second if given is None else given
+
+    @property
+    def keys(self) -> int:
+        """Number of app keys, each with a rate of its own. CredentialsError says what is missing."""
+        return len(self.credentials())
 
     def keyed(self) -> dict[str, Any]:
         """Return what the market's content depends on; for the simulator its code is part of that."""
@@ -152,7 +157,9 @@ class KisSection(Section):
         return Credentials.all_from_environment(*self.variables())
 
 
-def _loopback(host: str) -> bool:
+def loopback(url: str) -> bool:
+    """Say whether an address is on this host."""
+    host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -141,7 +141,7 @@ def test_verify_finds_the_lake_whole(whole: tuple[Stage, dict[str, Any]]) -> Non
         one.interval: one
         for one in verify(Lake(stage.lake), source="simulated", venue="KRX", start=request.first, end=request.end)
     }
-    assert set(found) == {"1d", "1w", "1m"} and all(one.clean for one in found.values())
+    assert set(found) == {"1d", "1w", "1m", "flows"} and all(one.clean for one in found.values())
     assert found["1d"].empty > 0 and found["1d"].present + found["1d"].empty == found["1d"].expected
 
 

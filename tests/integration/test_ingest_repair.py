@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -166,3 +167,71 @@ def test_features_see_the_days_and_intervals_of_the_receipt(filled: Path, tmp_pa
     assert ran.status == 0, ran.err
     rows = [event["rows"] for event in ran.events if event["kind"] == "stage" and event.get("state") == "done"][-1]
     assert rows == 2 * 23 * 26, "two symbols, 23 sessions that the lake has minutes of, 26 quarters of an hour each"
+
+
+WEEKLY = ("--ingest.weekly", "true", "--ingest.count", "20", "--ingest.start", "2024-06-03")
+
+
+def test_lost_weeks_come_back_as_weeks(tmp_path: Path) -> None:
+    assert ingest(tmp_path, "run", *WEEKLY).status == 0
+    lake, before = Lake(tmp_path / "data" / "lake"), digests(tmp_path)
+    weeks = lake.read("bars", interval="1w").to_pandas()
+    gone = [row for row in lake.read("symbols").to_pylist() if row["delisted"] and row["delisted"] > date(2024, 6, 3)]
+    assert gone
+    for row in gone:
+        last = weeks[weeks["symbol"] == row["symbol"]]["ts"].max().date()
+        assert last > row["delisted"] - timedelta(days=7), "the last week is there"
+    for path in (lake.path / "bars" / "interval=1w").rglob("*.parquet"):
+        path.unlink()
+    mended = ingest(tmp_path, "repair", *WEEKLY)
+    assert mended.status == 0, mended.out + mended.err
+    assert digests(tmp_path)["bars"] == before["bars"]
+    assert ingest(tmp_path, "plan", *WEEKLY, "--json").lines[-1]["calls"] == 0
+
+
+def test_weeks_and_minutes_stay_with_the_days(copy: Path) -> None:
+    """What is on another basis than the days of the lake is neither added nor left beside them."""
+    lake = Lake(copy / "data" / "lake")
+    rest = ("--ingest.weekly", "true", "--ingest.minute_days", "1", "--kis.simulator.clock", "2026-11-20")
+    assert ingest(copy, "run", *rest, "--ingest.end", "2026-10-30").status == 0
+    held = {kind: lake.digest("bars", interval=kind, symbols=["005940"]) for kind in ("1d", "1w", "1m")}
+    sources = {row["source"] for row in lake.read("coverage").to_pylist()}
+    assert len(sources) == 1, "the clock of the simulator names no other market"
+    words = (*rest, "--ingest.end", "2026-11-20", "--kis.simulator.faults", str(faults(copy, "rewritten: 1.0")))
+    ran = ingest(copy, "run", *words)
+    assert ran.status == 0 and "sessions were not added, since the prices of its days were rewritten" in ran.out
+    assert {kind: lake.digest("bars", interval=kind, symbols=["005940"]) for kind in held} == held
+    assert ingest(copy, "run", *words, "--ingest.rewritten", "take").status == 0
+    days = lake.read("bars", interval="1d", symbols=["005940"]).to_pandas()
+    weeks = lake.read("bars", interval="1w", symbols=["005940"]).to_pandas()
+    same = weeks.merge(days, on="ts")
+    assert len(same) > 40 and (same["close_x"] == same["close_y"]).all(), "weeks end at the close of their last day"
+
+
+def test_actions_of_every_source_come_back(copy: Path) -> None:
+    other = ("--kis.simulator.seed", "8", "--ingest.count", "20", "--ingest.start", "2022-01-03")
+    assert ingest(copy, "run", *other).status == 0
+    lake, before = Lake(copy / "data" / "lake"), digests(copy)
+    assert len(set(lake.read("actions")["source"].to_pylist())) == 2
+    for path in (lake.path / "actions").glob("*.parquet"):
+        path.write_bytes(b"")
+    assert ingest(copy, "repair").status == 0
+    assert digests(copy)["actions"] == before["actions"]
+
+
+def test_coverage_and_bars_lost_together_come_back(copy: Path, filled: Path) -> None:
+    lake = Lake(copy / "data" / "lake")
+    for name in ("coverage", "bars/interval=1m"):
+        for path in (lake.path / name).rglob("*.parquet"):
+            path.write_bytes(path.read_bytes()[:-50])
+    assert ingest(copy, "repair").status == 0
+    assert digests(copy)["bars"] == digests(filled)["bars"]
+
+
+def test_flows_that_are_gone_are_missed(copy: Path, filled: Path) -> None:
+    lake = Lake(copy / "data" / "lake")
+    lake.remove("flows", symbols=["005940"])
+    seen = ingest(copy, "verify")
+    assert seen.status == 1 and "flows: 8 symbols" in seen.out
+    assert ingest(copy, "repair").status == 0
+    assert digests(copy)["flows"] == digests(filled)["flows"]
