@@ -52,6 +52,7 @@ CALLS: dict[What, Tr] = {
 COMMIT_S = 60.0  # a killed run asks again for what came in since the last commit: no more than this
 TELL_S = 0.1
 MINUTES_A_DAY = 381
+SETTLED = np.timedelta64(7, "D")  # after so long the broker knows who bought and sold
 _NO_DAYS = np.array([], "datetime64[D]")
 
 
@@ -238,17 +239,22 @@ class Collector:
         return self._keep(self._batch, task, good, wrong, pages)
 
     async def _flows(self, task: Task, recorder: Recorder, moved: history.Moved) -> int:
-        """Take the flows of the days that the broker still has; older ones are not covered."""
+        """Take the flows of the days that the broker still has. Days without any are covered once they are some days
+        old: those of the latest sessions may not be known yet."""
         latest, venue = task.what == "latest_flows", self._origin.venue
         found = await history.flows(recorder, task.symbol, task.days, venue=venue, moved=moved, latest=latest)
         n = found.rows.num_rows
+        answered = found.rows["date"].to_numpy().astype("datetime64[D]")
         if n:
             rows = found.rows.append_column("symbol", pa.repeat(task.symbol, n))
             unit = self._origin.reading.flow_turnover
             units = {name: unit for name in rows.column_names if name.endswith("_turnover")}
             self._batch.take("flows", self._origin.stamp(_scaled(rows, units)).select(FLOWS.names))
-            first, last = rows["date"].to_numpy().astype("datetime64[D]")[[0, -1]]
-            self._answered(self._batch, task, first, last, n)
+        if not latest:
+            newest = max(one.days[-1] for one in self._tasks)
+            answered = np.union1d(answered, task.days[task.days < newest - SETTLED])
+        if answered.size:
+            self._answered(self._batch, task, answered[0], answered[-1], n)
         return int(n)
 
     async def _replace(self, task: Task, moved: history.Moved) -> int:

@@ -170,6 +170,7 @@ class Coverage:
             (kept if far else touching).append(span)
         first, last = min(span.first for span in touching), max(span.last for span in touching)
         overlapping = any(span.first <= new.last and new.first <= span.last for span in touching[1:])
+        overlapping |= interval == "1w" and len(touching) > 1  # both may hold the week in which they meet
         rows = sum(span.rows for span in touching)
         kept.append(Span(first, last, self._count(interval, symbol, first, last) if overlapping else rows))
         return sorted(kept, key=lambda span: span.first)
