@@ -112,7 +112,7 @@ def test_each_fault_alone(clean: Stage, tmp_path: Path, fault: str, monkeypatch:
     assert ("the clock of this host" in stage.logs) == (fault in ("ahead", "behind"))
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3))])
 def test_mixed_faults_within_the_quota(clean: Stage, tmp_path: Path, seed: int) -> None:
     """Arrivals are stamped on the way to the server, whose own count refuses what is one too many."""
     path, quota = tmp_path / "faults.yaml", 40
@@ -142,7 +142,7 @@ def test_a_cached_token_from_the_future_costs_one_refusal(clean: Stage, tmp_path
     assert content(stage, "symbols", "sessions") == content(clean, "symbols", "sessions")
 
 
-@pytest.mark.parametrize("hours", ["20:29-20:33", "20:31-20:35"])
+@pytest.mark.parametrize("hours", [pytest.param("20:29-20:33", marks=pytest.mark.slow), "20:31-20:35"])
 def test_maintenance_before_or_in_the_middle_is_waited_out(
     clean: Stage, tmp_path: Path, hours: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
