@@ -44,8 +44,9 @@ def a_row(draw: st.DrawFn, symbol: str, ts: datetime) -> dict[str, Any]:
 def minute_bars(draw: st.DrawFn, venue: str) -> pa.Table:
     """Draw some minutes of some symbols on some days; some outside the hours, some labelled at the close itself."""
     rows = []
+    held = [day for day in DAYS if venue != "NXT" or day >= krx.NXT_FIRST.item()]  # no hours before its first day
     for symbol in draw(st.lists(st.sampled_from(["000020", "005930", "0193T0"]), min_size=1, max_size=3, unique=True)):
-        for day in sorted(draw(st.lists(st.sampled_from(DAYS), min_size=1, max_size=3, unique=True))):
+        for day in sorted(draw(st.lists(st.sampled_from(held), min_size=1, max_size=3, unique=True))):
             midnight = datetime.combine(day, datetime.min.time(), UTC) - (KST if venue in krx.VENUES else timedelta())
             some = draw(st.lists(st.integers(1, 1440), max_size=40, unique=True))
             near = draw(st.lists(st.sampled_from([530, 531, 540, 541, 600, 601, 920, 921, 930, 931, 1200, 1201])))
