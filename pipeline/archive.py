@@ -30,14 +30,17 @@ _TRS = {tr.name: tr for tr in TRS}
 
 @dataclass
 class Recorder:
-    """Ask on and keep what is heard: (name of the call, its parameters, the body, compressed)."""
+    """Ask on and, if asked to, keep what is heard: (name of the call, its parameters, the body, compressed)."""
 
     kis: Asker
+    keep: bool
     heard: list[tuple[str, str, bytes]] = field(default_factory=list)
 
     async def ask(self, tr: Tr, params: Mapping[str, str], *, cont: str = "") -> Answer:
         """Return the page of a call."""
         answer = await self.kis.ask(tr, params, cont=cont)
+        if not self.keep:
+            return answer
         query = orjson.dumps(dict(params), option=orjson.OPT_SORT_KEYS).decode()
         self.heard.append((tr.name, query, pa.compress(answer.raw, codec=CODEC, asbytes=True)))
         return answer

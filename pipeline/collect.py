@@ -187,7 +187,7 @@ class Collector:
             self._done += rows
             self._tell()
 
-        recorder = Recorder(self._kis)
+        recorder = Recorder(self._kis, self._archive)
         fetch = self._flows if task.interval == "flows" else self._bars
         rows: int | None = await fetch(task, recorder, moved)
         self.rows += rows or 0
@@ -263,7 +263,7 @@ class Collector:
         days = krx.sessions(
             min([*task.days[:1], *(s.first for s in spans)]), max([*task.days[-1:], *(s.last for s in spans)])
         )
-        whole, recorder = Task(task.what, task.symbol, days), Recorder(self._kis)
+        whole, recorder = Task(task.what, task.symbol, days), Recorder(self._kis, self._archive)
         found = await self._fetched(whole, recorder, moved)
         good, wrong = checked(found, whole, self._origin)
         batch = _Batch()
@@ -309,8 +309,7 @@ class Collector:
         batch.take("bars", bars)
         batch.take("actions", actions.detect(good) if task.what == "daily" else ACTIONS.empty_table())
         batch.take("quarantine", wrong)
-        if self._archive:
-            batch.take("pages", self._origin.stamp(pages))
+        batch.take("pages", self._origin.stamp(pages))
         self._answered(batch, task, task.days[0], task.days[-1], bars.num_rows)
         return int(bars.num_rows)
 
@@ -351,10 +350,10 @@ def _jobs(tasks: list[Task]) -> list[list[Task]]:
     """Put together what has to follow one another: where days are compared with what the lake holds, the other
     histories of the symbol wait for what comes of it. Long chains of pages come first, since they cannot be shared, and
     then one partition after the other, so that a commit rewrites few of them."""
-    compared_ = {task.symbol for task in tasks if task.what == "daily" and task.again.size}
+    asked_again = {task.symbol for task in tasks if task.what == "daily" and task.again.size}
     jobs: dict[object, list[Task]] = {}
     for task in tasks:
-        waits = task.symbol in compared_ and task.interval in ("1d", "1w", "1m")
+        waits = task.symbol in asked_again and task.interval in ("1d", "1w", "1m")
         jobs.setdefault(task.symbol if waits else (task.what, task.symbol, int(task.days[0].astype(int))), []).append(
             task
         )

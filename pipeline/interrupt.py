@@ -1,16 +1,20 @@
 """Ctrl-C and SIGTERM end a run the same way, wherever the signal finds the program.
 
-An exception that a signal raises inside a garbage collector's callback or a finaliser is printed and dropped. There the
-signal is put off for a moment; it is remembered, too, and asked for between stages.
+An exception that a signal raises inside a finaliser or a callback from C (a garbage collector's, LLVM's object cache)
+is dropped by Python. Such a signal is sent again a moment later; it is remembered, too, and asked for between stages.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 LATER_S = 0.05
 
@@ -20,6 +24,7 @@ class Interrupted(BaseException):
 
     def __init__(self, number: int) -> None:
         super().__init__(f"ended by {signal.Signals(number).name}; the same command goes on where it stopped")
+        self.number = number
         self.code = 128 + number
 
 
@@ -28,34 +33,35 @@ class Interrupts:
 
     def __init__(self) -> None:
         self._asked = 0
+        self._again: threading.Timer | None = None
 
     def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._take) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._dropped
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._again:
+            self._again.cancel()
+        sys.unraisablehook = self._hook
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         self._asked = number
-        if _dropped_in(frame):
-            threading.Timer(LATER_S, os.kill, (os.getpid(), number)).start()
-            return
         raise Interrupted(number)
+
+    def _dropped(self, what: UnraisableHookArgs) -> None:
+        """Send a signal again whose exception Python drops; show any other exception as before."""
+        if isinstance(what.exc_value, Interrupted):
+            self._again = threading.Timer(LATER_S, os.kill, (os.getpid(), what.exc_value.number))
+            self._again.start()
+        else:
+            self._hook(what)
 
     def check(self) -> None:
         """Raise Interrupted when a signal came since the block began."""
         if self._asked:
             raise Interrupted(self._asked)
-
-
-def _dropped_in(frame: FrameType | None) -> bool:
-    """Say whether an exception raised here would be dropped."""
-    while frame is not None:
-        if frame.f_code.co_name in ("_gc_callback", "__del__"):
-            return True
-        frame = frame.f_back
-    return False

@@ -14,7 +14,6 @@ from .importers import ImportSection, files_digest
 from .kis.layouts import MINUTES_PAST
 from .kis.section import KisSection
 
-CODE = r"^[0-9A-Z]{6}$"
 READ_WITH_FILES = ("source", "symbols", "start", "end", "files")  # the other settings are the broker's
 KINDS = "stock, preferred, etf, etn, reit, spac, fund, dr, elw"
 

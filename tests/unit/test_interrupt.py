@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -19,16 +22,32 @@ def test_a_signal_raises_with_its_exit_status(number: int, code: int) -> None:
     assert error.value.code == code
 
 
-def test_a_signal_inside_a_finaliser_comes_a_moment_later(capfd: pytest.CaptureFixture[str]) -> None:
+def _in_finaliser() -> None:
     class Late:
         def __del__(self) -> None:
-            os.kill(os.getpid(), signal.SIGINT)
-            for _ in range(1000):
-                pass
+            _signalled()
 
+    del_me = [Late()]
+    del_me.clear()
+
+
+def _in_callback() -> None:
+    """As LLVM's object cache calls back while a kernel is compiled."""
+    ctypes.CFUNCTYPE(None)(_signalled)()
+
+
+def _signalled() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(1000):
+        pass
+
+
+@pytest.mark.parametrize("dropping", [_in_finaliser, _in_callback])
+def test_a_signal_whose_exception_is_dropped_comes_a_moment_later(
+    dropping: Callable[[], None], capfd: pytest.CaptureFixture[str]
+) -> None:
     with Interrupts() as interrupts:
-        del_me = [Late()]
-        del_me.clear()
+        dropping()
         with pytest.raises(Interrupted):
             time.sleep(2)
         with pytest.raises(Interrupted):
@@ -36,8 +55,16 @@ def test_a_signal_inside_a_finaliser_comes_a_moment_later(capfd: pytest.CaptureF
     assert "Exception ignored" not in capfd.readouterr().err
 
 
-def test_handlers_are_put_back() -> None:
-    before = signal.getsignal(signal.SIGTERM)
+def test_other_dropped_exceptions_are_shown_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: shown.append(what.exc_value))
     with Interrupts():
-        assert signal.getsignal(signal.SIGTERM) != before
-    assert signal.getsignal(signal.SIGTERM) == before
+        ctypes.CFUNCTYPE(None)(lambda: 1 / 0)()
+    assert [type(error) for error in shown] == [ZeroDivisionError]
+
+
+def test_handlers_are_put_back() -> None:
+    before = signal.getsignal(signal.SIGTERM), sys.unraisablehook
+    with Interrupts():
+        assert signal.getsignal(signal.SIGTERM) != before[0]
+    assert (signal.getsignal(signal.SIGTERM), sys.unraisablehook) == before

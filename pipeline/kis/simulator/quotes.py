@@ -19,7 +19,6 @@ from pipeline.kis.simulator.indices import INDICES
 from pipeline.kis.simulator.market import Columns, Market, UnknownSymbol
 from pipeline.kis.simulator.universe import SECTORS, Listing
 
-_HORIZON = 24  # days on a page of the calendar
 _GROUPS = {"stock": "ST", "preferred": "ST", "etf": "EF"}
 _PAR = 500  # KRW, par value of every issue
 
