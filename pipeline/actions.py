@@ -73,8 +73,10 @@ def detect(daily: pa.Table) -> pa.Table:
 
     daily : BARS rows (raw, KRW) with a column base (KRW, close - change; NaN = unknown), any order, any number of
     symbols. Columns lock (flng_cls_code), ratio (base / previous close in %, 0 = none) and reason (revl_issu_reas)
-    name the kind where present. A previous close counts only from the session just before: across a gap the two
-    prices differ anyway, and the ratio decides, if given. The first bar of a symbol has no previous close.
+    name the kind where present. A previous close counts only from the session just before, since across a gap the two
+    prices differ anyway, and only if its bar ended with the regular session: base prices follow from that close and not
+    from the last price of an evening. Elsewhere the ratio decides, if given. The first bar of a symbol has no previous
+    close.
     """
     order = [("symbol", "ascending"), ("ts", "ascending")]
     daily = daily.sort_by(order).combine_chunks()
@@ -84,6 +86,8 @@ def detect(daily: pa.Table) -> pa.Table:
     same = np.append(False, symbol[1:] == symbol[:-1]) if len(symbol) else np.zeros(0, bool)
     before = np.append(np.nan, close[:-1])
     follows = same & np.append(False, _sessions_between(days[:-1], days[1:]) == 1) if len(symbol) else same
+    regular = daily["ts"].to_numpy().astype("datetime64[us]") <= krx.session_closes(days.astype("datetime64[D]"))
+    follows = follows & np.append(False, regular[:-1])[: len(symbol)]
     ratio = daily["ratio"].to_numpy() if "ratio" in daily.column_names else np.zeros(len(symbol))
     with np.errstate(divide="ignore", invalid="ignore"):
         factor = np.where(follows, before / base, np.where(same & (ratio > 0), 100 / ratio, np.nan))

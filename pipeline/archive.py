@@ -21,8 +21,9 @@ from storage.schema import PAGES
 from .coverage import by_symbol
 from .kis.client import Answer
 from .kis.columns import Days
-from .kis.history import Asker, History, of_pages
+from .kis.history import Asker
 from .kis.layouts import TRS, Tr
+from .kis.pages import History, of_pages
 
 CODEC = "zstd"
 _TRS = {tr.name: tr for tr in TRS}

@@ -19,7 +19,7 @@ from storage.schema import SESSIONS, SYMBOLS
 from storage.section import digest_of
 
 from . import krx
-from .collect import Collector, Origin, Reading, Task
+from .collect import Collector
 from .coverage import Coverage
 from .job import Job
 from .kis import facts
@@ -27,9 +27,11 @@ from .kis.client import KisClient
 from .kis.embedded import simulator
 from .kis.layouts import HOLIDAYS
 from .kis.section import KisSection
+from .origin import Origin, Reading
 from .receipt import Receipt, take
 from .request import IngestSection, RequestError, check_broker, check_closed
 from .symbols import Directory, directory
+from .task import Task
 from .wanted import on_paper, plan, wanted
 
 INDICES = {"0001": "KOSPI", "1001": "KOSDAQ", "2001": "KOSPI 200"}
@@ -54,16 +56,18 @@ class Broker:
     def today(self) -> date:
         return self.now.astimezone(krx.KST).date()
 
-    async def choose(self) -> tuple[Directory, list[str]]:
-        """Read the list of symbols, keep it in the lake, and return it with those that the run takes."""
+    async def choose(self, *, keep: bool) -> tuple[Directory, list[str]]:
+        """Read the list of symbols and return it with those that the run takes; `keep` writes what it has new into the
+        lake."""
         gone = {*self.ingest.also, *self.delisted}
         source = self.origin.source
         found = await directory(
             self.client, self.lake, source, markets=self.ingest.markets, asked=self.ingest.symbols, gone=gone
         )
-        rows = _news(pa.concat_tables([found.table(), _indices(self.ingest)]), self.lake, source)
-        as_of = pa.repeat(pa.scalar(self.today), rows.num_rows)
-        self.lake.write("symbols", self.origin.stamp(rows.append_column("as_of", as_of)))
+        if keep:
+            rows = _news(pa.concat_tables([found.table(), _indices(self.ingest)]), self.lake, source)
+            as_of = pa.repeat(pa.scalar(self.today), rows.num_rows)
+            self.lake.write("symbols", self.origin.stamp(rows.append_column("as_of", as_of)))
         return found, _chosen(found, self.ingest)
 
     def tasks(self, found: Directory, chosen: list[str], *, holes: bool = False) -> list[Task]:
@@ -120,6 +124,9 @@ async def connected(lake: Lake, kis: KisSection, ingest: IngestSection, emit: Em
         rest, folder = (place.rest, str(place.folder)) if place else ("", "")
         client = await stack.enter_async_context(KisClient(kis, emit, rest=rest, folder=folder))
         now = place.now if place else datetime.now(UTC)
+        if place and ingest.end > datetime.now(krx.KST).date():
+            text = f"{ingest.end} lies ahead: the simulated market plays that this day has come"
+            emit("log", level="warning", text=text)
         check_closed(ingest, now)
         source = ingest.source or source_of(kis)
         origin = Origin(source, ingest.venue, datetime.now(UTC), Reading.of(kis))
@@ -135,7 +142,7 @@ async def from_broker(job: Job, lake: Lake, kis: KisSection, ingest: IngestSecti
     """Fetch what is asked for and not in the lake; return the receipt of what is there then, and what it took."""
     async with connected(lake, kis, ingest, job.emit) as broker:
         began = time.perf_counter()
-        found, chosen = await broker.choose()
+        found, chosen = await broker.choose(keep=True)
         await broker.calendar()
         tasks = broker.tasks(found, chosen)
         job.emit("log", level="info", text=str(plan(tasks, rate=kis.rate * kis.keys)))

@@ -22,8 +22,8 @@ from storage.lake import Lake
 from storage.schema import COVERAGE
 
 from . import krx
+from .days import runs
 from .kis.columns import Days
-from .kis.history import runs
 
 LOCK = ".coverage.lock"  # in the lake: spans are joined to those that are there, so one process at a time writes them
 TABLES = {"flows": "flows"}  # by interval; every other interval is one of the table of bars

@@ -20,16 +20,17 @@ from storage.store import write_json
 
 from . import quality
 from .broker import from_broker
-from .collect import Origin
 from .coverage import by_symbol, days_of
 from .importers import files_digest, load
 from .job import Job
 from .kis.section import KisSection
+from .origin import Origin
 from .provenance import code_digest
 from .receipt import Receipt, take
 from .request import IngestSection as IngestSection
 from .request import RequestError
 from .retention import tidy
+from .summary import summary
 
 QUALITY = "quality.json"
 SHOWN = ("symbol", "interval", "ts", "open", "close", "volume")  # what the description of the bars reads
@@ -76,7 +77,7 @@ def _ingest(job: Job, store: Lake, kis: KisSection, ingest: IngestSection) -> di
 
 def _described(receipt: Receipt, interval: str) -> dict[str, Any]:
     market: quality.Market = "KRX" if receipt.market == "KRX" else "other"
-    return quality.summary(receipt.bars(interval, columns=SHOWN), market=market, actions=receipt.actions())
+    return summary(receipt.bars(interval, columns=SHOWN), market=market, actions=receipt.actions())
 
 
 def _from_files(job: Job, lake: Lake, ingest: IngestSection) -> tuple[Receipt, dict[str, Any]]:

@@ -14,10 +14,11 @@ from storage.schema import ACTIONS, BARS
 from . import actions, krx
 from .archive import histories
 from .broker import Broker
-from .collect import CALLS, Origin, Task, What, checked
 from .coverage import Coverage, Span
+from .days import runs, week_ends
 from .kis.columns import Days
-from .kis.history import runs, week_ends
+from .origin import Origin, checked
+from .task import CALLS, Task, What
 from .verify import KINDS, Checked, verify
 from .wanted import open_days
 
@@ -89,7 +90,7 @@ async def repair(broker: Broker, start: date, end: date) -> dict[str, int]:
         coverage.forget(one.interval, lacking[one.interval])
         if one.interval in KINDS:  # a day of which minutes are gone may have come so
             told["archive"] += _from_archive(lake, coverage, origin, one.interval, one.gaps)
-    tasks = broker.tasks(*await broker.choose(), holes=True)
+    tasks = broker.tasks(*await broker.choose(keep=True), holes=True)
     asked = {(task.interval, task.symbol) for task in tasks}
     for interval, own in lacking.items():
         for symbol, days in own.items():

@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import ValidationInfo, field_validator
 
 from storage.section import Section, setting
 
-from . import krx
+from . import krx, venues
 from .importers import ImportSection, files_digest
 from .kis.layouts import MINUTES_PAST
 from .kis.section import KisSection
@@ -123,8 +124,14 @@ def check_broker(kis: KisSection, ingest: IngestSection) -> None:
 
 
 def check_closed(ingest: IngestSection, now: datetime) -> None:
-    """Refuse days that are not over at `now`, the broker's time: their bars would change. Raises RequestError."""
+    """Refuse days that are not over at `now`, the broker's time: their bars would change. Raises RequestError.
+
+    A day of NXT, and of both venues as one, ends with the evening's trade.
+    """
     last = krx.last_closed_session(now)
+    ends = venues.closes(ingest.venue, np.array([last], "datetime64[D]"))[0]
+    if ends > np.datetime64(now.astimezone(UTC).replace(tzinfo=None), "us"):
+        last = krx.previous_session(last)
     if krx.sessions(last, ingest.end).size > 1:
         raise RequestError(
             f"expected ingest.end not after {last}, the last session that has closed, got {ingest.end}; use 'today'"

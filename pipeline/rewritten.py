@@ -14,7 +14,7 @@ import pyarrow as pa
 from storage.schema import QUARANTINE
 
 if TYPE_CHECKING:
-    from .collect import Task
+    from .task import Task
 
 PRICES = ("open", "high", "low", "close")
 VALUES = (*PRICES, "volume", "turnover")

@@ -94,7 +94,7 @@ def _warnings(kind: str, /, **fields: object) -> None:
 
 async def _plan(config: configuration.Config, lake: Lake, say: Say) -> int:
     async with connected(lake, config.kis, config.ingest, _warnings) as broker:
-        found = plan(broker.tasks(*await broker.choose()), rate=config.kis.rate * config.kis.keys)
+        found = plan(broker.tasks(*await broker.choose(keep=False)), rate=config.kis.rate * config.kis.keys)
     for line in found.lines()[:-1]:
         say(line)
     say(str(found), calls=found.calls, rows=found.rows, seconds=found.seconds)

@@ -19,8 +19,8 @@ from storage.lake import Lake
 
 from . import krx
 from .coverage import Coverage, by_symbol, days_of
+from .days import week_ends
 from .kis.columns import Days
-from .kis.history import week_ends
 
 KINDS = {"1d": "daily", "1w": "weekly", "1m": "minute"}
 SLACK = 1.0  # KRW: turnovers of the wire are whole

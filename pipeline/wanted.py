@@ -10,14 +10,14 @@ import numpy as np
 from storage.emit import Emit
 
 from . import krx
-from .collect import CALLS, MINUTES_A_DAY, Task, What
 from .coverage import Coverage
+from .days import runs, week_ends
 from .kis.columns import Days
-from .kis.history import runs, week_ends
 from .kis.layouts import INVESTORS, Tr
 from .kis.quotations import INVESTORS_DAILY
 from .request import IngestSection
 from .symbols import Directory
+from .task import CALLS, MINUTES_A_DAY, Task, What
 
 KEPT = np.timedelta64(365, "D")  # minutes older than this the broker does not have
 AGAIN = 60  # sessions before new ones that are asked for again: they come on the same page

@@ -79,6 +79,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--signal", type=float, default=SIGNAL, help="strength of the planted signal (kappa); 0 plants none"
     )
+    parser.add_argument(
+        "--day-ends",
+        choices=("close", "evening"),
+        default="close",
+        help="whether bars of KRX (J) hold its after-market, too: evening",
+    )
     parser.add_argument("--quota", type=port, default=200, help="calls a second for each app key; 0 is no limit")
     parser.add_argument("--window", choices=("sliding", "fixed"), default="sliding", help="how that second is measured")
     parser.add_argument(
@@ -137,7 +143,9 @@ def main() -> int:
         start = moment(options.clock) if options.clock else None
         speed = options.speed if options.speed is not None else 0.0 if start else 1.0
         faults = load(options.faults, options.fault)
-        market = Market(options.seed, options.symbols, signal=options.signal, clock=Clock(start, speed))
+        market = Market(
+            options.seed, options.symbols, signal=options.signal, clock=Clock(start, speed), day_ends=options.day_ends
+        )
     except (FaultError, ValueError) as error:
         print(f"simulate_kis: {error}", file=sys.stderr)
         return 2

@@ -24,13 +24,11 @@ import pyarrow.parquet as pq
 from .lake_log import File, LakeError, refused
 from .merge import each
 from .partitions import COLUMNS, Partition, Query, folder, in_file
-from .schema import KEYS, SCHEMAS
+from .schema import ENCODED, KEYS, SCHEMAS, TEXT
 
 ROW_GROUP = 131_072
 LEVEL = 1
 REPAIR = "run `python scripts/ingest.py repair`, which takes it out and fetches its rows again"
-TEXT = ("symbol", "venue", "interval", "source")  # few different values in many rows
-ENCODED = pa.dictionary(pa.int32(), pa.string())
 EVERYTHING = Query(None, {})
 _CRC = re.compile(r"-([0-9a-f]{8})-([0-9a-f]{8})\.parquet$")  # of the footer, of the whole file
 

@@ -9,10 +9,12 @@ and share a partition the second is refused, also where the partition had no fil
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -26,6 +28,7 @@ from .partitions import COLUMNS, Partition, schema_of
 # Old versions go by `Lake.tidy` alone, which knows what kept runs name; delta-rs would drop log entries after 30 days.
 PROPERTIES = {"delta.enableExpiredLogCleanup": "false"}
 ATTEMPTS = 10
+SAID = 200  # characters of an error of delta-rs
 
 
 class LakeError(Exception):
@@ -36,9 +39,16 @@ def refused(root: Path, what: str, error: Exception) -> LakeError:
     """Return the error that says that a write failed and how much space is left."""
     free = shutil.disk_usage(next(p for p in (root, *root.parents) if p.exists())).free / 1e6
     return LakeError(
-        f"expected to write {what} to {root}, got: {error}; {free:.1f} MB are free there. The lake is as it was: make "
-        "room or set --lake.path, then run it again"
+        f"expected to write {what} to {root}, got: {_said(error)}; {free:.1f} MB are free there. The lake is as it "
+        "was: make room, mend the rights or set --lake.path, then run it again"
     )
+
+
+def _said(error: Exception) -> str:
+    """Return what went wrong in one line, without the stack, structures and colours of Rust that delta-rs adds."""
+    text = re.sub(r"\x1b\[\d+m", "", str(error)).split(": ParsedLogPath")[0]
+    lines = takewhile(lambda line: not re.match(r"\s*\d+: ", line), text.splitlines())
+    return ": ".join(line.strip(" \u21b3") for line in lines)[:SAID]
 
 
 class LostRace(Exception):
@@ -89,10 +99,7 @@ class Log:
             )
         except (OSError, DeltaError) as error:
             if not self.exists():
-                raise LakeError(
-                    f"expected a writable lake at {self.folder.parent}, got: {error}; set --lake.path to a writable "
-                    "folder"
-                ) from error
+                raise refused(self.folder, "the log of a new table", error) from error
 
     def upgrade(self) -> None:
         """Give an older table the columns and the properties that it lacks; rows written before have nulls there."""
@@ -189,6 +196,7 @@ class Log:
             return deltalake.DeltaTable(str(self.folder))
         except DeltaError as error:
             raise LakeError(
-                f"expected a readable log of the table '{self.table}' in {self.folder}/_delta_log, got: {error}; "
-                "restore the log from a copy of the lake, or move the folder away and run the ingest stage again"
+                f"expected a readable log of the table '{self.table}' in {self.folder}/_delta_log, got: "
+                f"{_said(error)}; restore the log from a copy of the lake, or move the folder away and run the ingest "
+                "stage again"
             ) from error

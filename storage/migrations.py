@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from .lake_log import LakeError, Log
+from .lake_log import LakeError, Log, refused
 from .schema import SCHEMAS
 
 LAYOUT = 2
@@ -64,9 +64,7 @@ def prepare(lake: Path) -> None:
         draft.write_text(json.dumps({"schema": LAYOUT}) + "\n")
         draft.replace(lake / NAME)
     except OSError as error:
-        raise LakeError(
-            f"expected a writable lake at {lake}, got: {error}; set --lake.path to a writable folder"
-        ) from error
+        raise refused(lake, f"its layout's version ({NAME})", error) from error
 
 
 def _complete(lake: Path) -> None:

@@ -14,6 +14,8 @@ import pyarrow.compute as pc
 from .merge import sorted_rows
 
 TS = pa.timestamp("us", tz="UTC")
+TEXT = ("symbol", "venue", "interval", "source")  # few different values in many rows: these are dictionary encoded,
+ENCODED = pa.dictionary(pa.int32(), pa.string())  # while they are on their way through the lake, as this
 
 
 def _field(name: str, kind: pa.DataType, unit: str = "") -> pa.Field:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import actions
-from storage.schema import ACTIONS
+from storage.schema import ACTIONS, BARS
 
 from .cells import Floats
 from .section import ACTION_COLUMNS
@@ -34,7 +34,8 @@ def found_in(good: pa.Table, base: Floats) -> tuple[pa.Table | None, int]:
         return None, int((~np.isnan(base)).sum())
     at = np.flatnonzero(left)
     both = np.union1d(at, at - 1)  # detect looks at a bar and the one before it
-    pairs = good.take(pa.array(both)).append_column("base", pa.array(base[both]))
+    pairs = good.take(pa.array(both)).cast(pa.schema([BARS.field(name) for name in good.column_names]))
+    pairs = pairs.append_column("base", pa.array(base[both]))
     given = {name: pa.nulls(pairs.num_rows, ACTIONS.field(name).type) for name in ("source", "ingested_at")}
     for name, column in given.items():
         pairs = pairs.append_column(name, column)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import dataset
 
 from . import layout as layouts
 from . import rows, text
@@ -194,5 +195,5 @@ def _parquet(data: bytes) -> Opened:
 
 
 def _feather(data: bytes) -> Opened:
-    file = pa.ipc.open_file(data)
-    return file.schema, 0, lambda names: file.read_all().select(names)
+    file, fragment = pa.ipc.open_file(data), dataset.IpcFileFormat().make_fragment(pa.BufferReader(data))
+    return file.schema, fragment.count_rows(), lambda names: file.read_all().select(names)

@@ -4,10 +4,8 @@ it is met.
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -19,22 +17,17 @@ from storage.emit import Emit, silent
 
 from . import base, listing, rows, stamps
 from .cells import Longs
-from .files import BadFile, Entry, FilesError, Found, opened
+from .files import BadFile, FilesError, Found, opened
 from .group import Group
-from .names import Pair, code_in, company_in, index_in, pair_in
+from .owners import Owners
 from .rows import Rows, Symbols
 from .section import BAR_COLUMNS, QUARANTINE_COLUMNS, ImportSection, Loaded
+from .troubles import TOLD, Troubles
 
-GROUP_BYTES = 64 * 2**20  # of the files that are read together; more costs memory and saves nothing
-TOLD = 5  # files named in a message
 TELL_FILES = 100
 UNTRADED = BadFile("not_traded", "expected prices of trades, got mark or index prices or funding rates by the name")
-INTERVAL = re.compile(r"^([1-9]\d*[mh]|1d|1w|1mo)$")
-DISAGREE_ROWS, DISAGREE_SHARE = (
-    20,
-    0.01,
-)  # files of one symbol that differ in more of their common rows are no one source
-Numbered = tuple[int, Entry]
+# Files of one symbol that differ in more of their common rows are no one source.
+DISAGREE_ROWS, DISAGREE_SHARE = 20, 0.01
 
 
 def load(path: str | Path, section: ImportSection, emit: Emit = silent) -> Iterator[Loaded]:
@@ -56,39 +49,33 @@ class _Load:
         self.section, self.emit, self.found, self.path = section, emit, found, path
         self.symbols = Symbols(section.market)
         self.names = [entry.name for entry in found.entries] + [name for name, _ in found.bad]
-        self.owners: dict[int, str] = {}  # number of a file -> the one symbol that its name tells
-        self.companies: dict[str, str] = {}
-        self.named: dict[int, str] = {}  # number of a file -> the interval that its name tells
-        self.folders: dict[str, set[str]] = defaultdict(set)  # symbol -> folders with bars of it
+        self.owners = Owners(found.entries, section, path)
         self.bases: set[str] = set()
-        self.untraded: set[int] = set()  # numbers of files of rates and index prices
         self.stamped: set[str] = set()  # intraday intervals about whose stamps something was said
         self.listings: list[pa.Table] = []
-        self.reasons: Counter[str] = Counter()
-        self.troubles: list[str] = []
+        self.troubles = Troubles(emit)
         self.good = self.padded = 0
         self.last = np.datetime64("1900-01-01", "D")
 
     def batches(self) -> Iterator[Loaded]:
-        self._name_owners()
         done, total = 0, len(self.found.entries)
-        for i, files in enumerate(self._groups()):
+        for i, files in enumerate(self.owners.groups()):
             group = Group(self.section)
             if i == 0:
                 for number, (_, bad) in enumerate(self.found.bad, total):
                     group.refuse(number, bad)
             for number, entry in files:
-                if number in self.untraded:
+                if number in self.owners.untraded:
                     group.refuse(number, UNTRADED)
                 else:
-                    group.read(number, entry, owned=number in self.owners)
+                    group.read(number, entry, owned=number in self.owners.symbol_of)
                 done += 1
                 if done % TELL_FILES == 0 or done == total:
                     self.emit("progress", done=done, total=total, unit="files")
             yield from self._loaded(group)
         self._require_basis()
         if self.good == 0:
-            raise FilesError(self._nothing())
+            raise FilesError(self.troubles.nothing(len(self.names), self.path))
         if self.section.listing:
             self._read_listing(Path(self.section.listing))
         if self.listings:
@@ -99,65 +86,9 @@ class _Load:
             kinds = ", ".join(f"{n} {ending or 'without ending'}" for ending, n in self.found.ignored.most_common())
             self.emit("log", level="info", text=f"files of other kinds under {self.path} were not read: {kinds}")
 
-    def _name_owners(self) -> None:
-        for number, entry in enumerate(self.found.entries):
-            symbol: str | None = entry.stem
-            if self.section.market == "KRX":
-                index = index_in(entry.stem)
-                symbol = index[0] if index else code_in(entry.stem)
-                company = index[1] if index else company_in(entry.stem, symbol) if symbol else None
-                if symbol and company:
-                    self.companies[symbol] = company
-            if told := self._pair(entry.stem):
-                symbol = told.symbol
-                if told.interval:
-                    self.named[number] = told.interval
-                if not told.traded:
-                    self.untraded.add(number)
-            if symbol:
-                self.owners[number] = symbol
-                self.folders[symbol].add(entry.folder)
-        self._refuse_folders()
-
-    def _pair(self, stem: str) -> Pair | None:
-        """Return what a file's name tells beyond a KRX code: by the section's pattern, or as candles are named."""
-        if not self.section.file_name:
-            return None if self.section.market == "KRX" else pair_in(stem)
-        found = re.search(self.section.file_name, stem)
-        if not found:
-            return None
-        interval = found.groupdict().get("interval") or ""
-        if interval and not INTERVAL.match(interval):
-            raise FilesError(
-                f"expected an interval such as 15m, 1h or 1d in the name {stem}, got {interval!r}; correct the group "
-                "interval in ingest.files.file_name, or leave it out"
-            )
-        return Pair(found["symbol"], interval, True)
-
-    def _groups(self) -> list[list[Numbered]]:
-        """Put files of single symbols, in order of symbol, in groups of about GROUP_BYTES, and all others in one group
-        at the end.
-        """
-        numbered = list(enumerate(self.found.entries))
-        single = sorted((f for f in numbered if f[0] in self.owners), key=lambda f: (self.owners[f[0]], f[0]))
-        several = [f for f in numbered if f[0] not in self.owners]
-        if self.section.join_folders or self.section.complete:  # a symbol may be anywhere; all are held against all
-            return [single + several]
-        out: list[list[Numbered]] = [[]]
-        size = 0
-        for _, files in groupby(single, key=lambda f: self.owners[f[0]]):
-            if size >= GROUP_BYTES:
-                out.append([])
-                size = 0
-            for file in files:
-                out[-1].append(file)
-                size += file[1].size
-        if several:
-            out.append(several)
-        return [files for files in out if files] or [[]]
-
     def _owner(self, number: int) -> int:
-        return self.symbols.number(self.owners[number]) if number in self.owners else -1
+        symbol = self.owners.symbol_of.get(number)
+        return -1 if symbol is None else self.symbols.number(symbol)
 
     def _loaded(self, group: Group) -> Iterator[Loaded]:
         found = group.rows(self.symbols, self._owner)
@@ -178,7 +109,7 @@ class _Load:
             fault[np.isin(found.file, by_interval.pop("")) & (fault == 0)] = rows.REASONS.index("unknown_interval")
         quarantined = group.quarantine(found, fault, self.names, lambda n: self.symbols.names[n] if n >= 0 else None)
         if found is None or not by_interval:
-            self._note(quarantined)
+            self.troubles.note(quarantined)
             yield Loaded(
                 BAR_COLUMNS.empty_table(),
                 quarantined,
@@ -197,10 +128,10 @@ class _Load:
     def _intervals(self, found: Rows) -> dict[str, stamps.Ints]:
         """Return interval -> files, of names where they tell it."""
         out: dict[str, stamps.Ints] = {}
-        if self.named and not self.section.interval:
+        if self.owners.interval_of and not self.section.interval:
             by_name: dict[str, list[int]] = defaultdict(list)
             for number in stamps.numbers_of(found.file).tolist():
-                by_name[self.named.get(number, "")].append(number)
+                by_name[self.owners.interval_of.get(number, "")].append(number)
             rest = np.isin(found.file, by_name.pop("", []))
             out = {interval: np.array(files, np.int32) for interval, files in by_name.items()}
             if not rest.any():
@@ -231,12 +162,12 @@ class _Load:
             actions, counts["changes_not_used"] = base.found_in(good, bases)
             self._tell_changes(counts["changes_not_used"])
         self._refuse_disagreement(bad, counts["duplicate"])
-        self._note_folders(chosen)
+        self.owners.note(chosen, self.symbols)
         files = {name: number for number, name in enumerate(self.names)}
         written = [group.written(files[f], n) for f, n in zip(bad["file"].to_pylist(), bad["line"].to_pylist())]
         bad = bad.set_column(bad.column_names.index("row"), "row", pa.array(written, pa.string()))
         quarantined = pa.concat_tables([quarantined, bad.select(QUARANTINE_COLUMNS.names).cast(QUARANTINE_COLUMNS)])
-        self._note(quarantined)
+        self.troubles.note(quarantined)
         self.good += good.num_rows
         told = None
         if good.num_rows:
@@ -256,7 +187,7 @@ class _Load:
         names = ends["symbol"].to_pylist()
         latest = dict(zip(names, last))
         day = stamps.day_of(ts, self.section) if chosen.said else last
-        told = listing.of_bars(chosen, day, self.symbols, latest, self.companies)
+        told = listing.of_bars(chosen, day, self.symbols, latest, self.owners.companies)
         if self.section.complete and self.section.market == "KRX":
             begins, owners = dict(zip(names, first)), told["symbol"].to_pylist()
             told = listing.with_ends(told, np.array([begins[s] for s in owners]), np.array([latest[s] for s in owners]))
@@ -291,38 +222,6 @@ class _Load:
             )
         self.listings += group.listings
 
-    def _note(self, quarantined: pa.Table) -> None:
-        self.reasons.update(quality.reasons(quarantined))
-        whole = quarantined.filter(pc.equal(quarantined["line"], -1)).to_pylist()
-        for row in [*whole, *quarantined.slice(0, TOLD).to_pylist()]:
-            if len(self.troubles) < TOLD:
-                where = row["file"] if row["line"] < 0 else f"{row['file']} line {row['line']}"
-                self.troubles.append(f"{where}: {row['reason']}: {row['row']}")
-        for row in whole:
-            self.emit("log", level="warning", text=f"{row['file']} is not used: {row['row']}")
-
-    def _note_folders(self, chosen: Rows) -> None:
-        """Note where symbols were found that only the rows could tell; a symbol that has its own file is refused."""
-        several = ~np.isin(chosen.file, np.array(list(self.owners), np.int32))
-        pairs = np.unique(chosen.symbol[several].astype(np.int64) << 32 | chosen.file[several])
-        single = set(self.owners.values())
-        for pair in pairs.tolist():
-            symbol, entry = self.symbols.names[pair >> 32], self.found.entries[pair & 0xFFFFFFFF]
-            self.folders[symbol].add(entry.name if symbol in single else entry.folder)
-        self._refuse_folders()
-
-    def _refuse_folders(self) -> None:
-        shared = sorted(s for s, folders in self.folders.items() if len(folders) > 1)
-        if not shared or self.section.join_folders:
-            return
-        folders = sorted(set().union(*(self.folders[s] for s in shared)))
-        choices = ", ".join(str(self.path / f) if f else f"the files of {self.path} alone" for f in folders[:8])
-        raise FilesError(
-            f"expected one source, got {len(folders)} places under {self.path} that hold the same symbols "
-            f"({', '.join(shared[:TOLD])}); their prices may have different adjustment bases and are not joined: "
-            f"choose one with --ingest.path ({choices}), or set ingest.files.join_folders if all are on one basis"
-        )
-
     def _refuse_bases(self) -> None:
         if len(self.bases) > 1 and not self.section.basis:
             raise FilesError(
@@ -349,13 +248,6 @@ class _Load:
                 f"{', '.join(files[:TOLD])} (e.g. {keys['symbol'][0].as_py()}); they may have different bases "
                 "and are not joined: import one of them at a time with --ingest.path"
             )
-
-    def _nothing(self) -> str:
-        counted = ", ".join(f"{reason} {n}" for reason, n in self.reasons.most_common()) or "no rows"
-        return (
-            f"expected bars in {len(self.names)} file(s) under {self.path.absolute()}, "
-            f"got none that can be used ({counted}). First troubles: {' | '.join(self.troubles) or 'none'}"
-        )
 
 
 def _against_order(chosen: Rows, ts: Longs) -> tuple[int, int]:

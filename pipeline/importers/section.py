@@ -12,14 +12,17 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import pyarrow as pa
 from pydantic import field_validator
 
-from storage.schema import ACTIONS, BARS, QUARANTINE, SYMBOLS
+from storage.schema import ACTIONS, BARS, ENCODED, QUARANTINE, SYMBOLS, TEXT
 from storage.section import Section, setting
 
 from .files import files_digest
 from .names import ROLES
 
 GIVEN_BY_INGEST = ("source", "ingested_at")
-BAR_COLUMNS = pa.schema([f for f in BARS if f.name not in GIVEN_BY_INGEST])
+# Texts of bars stay encoded until they are in the lake, which stores them so.
+BAR_COLUMNS = pa.schema(
+    [pa.field(f.name, ENCODED) if f.name in TEXT else f for f in BARS if f.name not in GIVEN_BY_INGEST]
+)
 QUARANTINE_COLUMNS = pa.schema([f for f in QUARANTINE if f.name not in GIVEN_BY_INGEST])
 ACTION_COLUMNS = pa.schema([f for f in ACTIONS if f.name not in GIVEN_BY_INGEST])
 SYMBOL_COLUMNS = pa.schema([f for f in SYMBOLS if f.name not in GIVEN_BY_INGEST])

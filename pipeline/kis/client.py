@@ -36,6 +36,7 @@ ISSUE_AGAIN_S, ISSUE_TRIES = 61.0, 3  # one token a minute
 MAINTENANCE_PAUSE_S, MAINTENANCE_LONGEST_S = 2.0, 60.0  # a page of maintenance stands for minutes
 SPEAK_AFTER = 4  # retries of one call before the log says so
 SHORTEST_LIFE_S = 60.0  # a token that lives less long would be asked for again and again
+RENEWALS = 3  # of the token within one call: others may have revoked it meanwhile; a fourth refusal is no accident
 SKEW_S = 120.0  # a host whose clock is further off is told so
 MAINTENANCE = "see whether KIS is reachable from here; it is down for maintenance between 05:30 and 07:00 KST"
 
@@ -120,7 +121,7 @@ class KisClient:
                 "use --kis.environment live, or leave out what needs it (minute bars: --ingest.minute_symbols 0)",
             )
         query = {name: params.get(name, "") for name in tr.params}
-        renewed: set[AppKey] = set()
+        renewed: Counter[AppKey] = Counter()
         failed = 0
         while True:
             async with self._flights:
@@ -141,8 +142,8 @@ class KisClient:
                 if key.limiter is not None:
                     key.limiter.accepted()
                 return Answer(body, reply.cont in ("F", "M"), self._mask.raw(reply.content))
-            if verdict == "token" and key not in renewed:
-                renewed.add(key)
+            if verdict == "token" and renewed[key] < RENEWALS:
+                renewed[key] += 1
                 await self._renew(key, token)
                 continue
             if verdict == "error" and self._keys.bar(key, self._refusal(code, text, what, 0, key.credentials)):

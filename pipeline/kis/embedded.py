@@ -50,7 +50,7 @@ async def simulator(section: SimulatorSection, end: date, emit: Emit) -> AsyncIt
     """
     clock = section.clock or datetime.combine(end, EVENING, krx.KST).isoformat()
     words = ["--rest-port", section.port, "--seed", section.seed, "--symbols", section.symbols, "--with-parent"]
-    words += ["--signal", section.signal, "--quota", section.quota, "--clock", clock]
+    words += ["--day-ends", section.day_ends, "--signal", section.signal, "--quota", section.quota, "--clock", clock]
     words += ["--faults", section.faults] if section.faults else []
     with tempfile.TemporaryDirectory(prefix="kis-simulator-") as folder:
         log = Path(folder) / "stderr"

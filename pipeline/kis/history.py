@@ -9,41 +9,21 @@ more before it is believed, and one that only says again what was said before is
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from collections.abc import Callable, Mapping
+from typing import Literal, Protocol
 
 import numpy as np
-import orjson
 import pyarrow as pa
 
 from pipeline import krx
+from pipeline.days import runs
 
 from .client import Answer
-from .columns import Days, WireError, rows_of
-from .layouts import (
-    DAILY,
-    DAILY_ROWS,
-    INDEX_DAILY,
-    INDEX_ROWS,
-    INVESTOR_ROWS,
-    INVESTORS,
-    MINUTE_ROWS,
-    MINUTES_PAST,
-    MINUTES_TODAY,
-    Tr,
-)
+from .columns import Days
+from .layouts import DAILY, INDEX_DAILY, INVESTORS, MINUTES_PAST, MINUTES_TODAY, Tr
+from .pages import History, Page, Pages, of_days
 from .quotations import INVESTORS_DAILY
-from .wire import (
-    compact,
-    day_ends,
-    minute_bars,
-    parse_daily,
-    parse_index,
-    parse_investors,
-    parse_minutes,
-)
+from .wire import compact
 
 MARKET_CODES = {"KRX": "J", "NXT": "NX", "UN": "UN"}
 ASK = 2  # times that a page without anything new is asked for
@@ -58,14 +38,6 @@ class Asker(Protocol):
     async def ask(self, tr: Tr, params: Mapping[str, str], *, cont: str = "") -> Answer:
         """Return the page of a call."""
         ...
-
-
-@dataclass(frozen=True)
-class History:
-    """Hold the rows of one symbol, oldest first, and the texts of rows that could not be read."""
-
-    rows: pa.Table
-    unread: list[str]
 
 
 async def daily(
@@ -83,15 +55,14 @@ async def daily(
         "FID_PERIOD_DIV_CODE": period,
         "FID_ORG_ADJ_PRC": "1",  # raw; inquire-daily-price means the opposite by its 1
     }
-    found = _Found(partial(parse_daily, venue=venue), DAILY, DAILY_ROWS, weekly=period == "W", venue=venue)
-    return await _charted(kis, params, found, days, moved)
+    return await _charted(kis, params, Pages(DAILY, venue=venue, weekly=period == "W"), days, moved)
 
 
 async def index(kis: Asker, code: str, days: Days, *, moved: Moved) -> History:
     """Fetch daily levels of an index (0001 KOSPI, 1001 KOSDAQ, 2001 KOSPI 200) as INDEX_ROWS, oldest first. Raises
     KisError."""
     params = {"FID_COND_MRKT_DIV_CODE": "U", "FID_INPUT_ISCD": code, "FID_PERIOD_DIV_CODE": "D"}
-    return await _charted(kis, params, _Found(parse_index, INDEX_DAILY, INDEX_ROWS), days, moved)
+    return await _charted(kis, params, Pages(INDEX_DAILY), days, moved)
 
 
 async def flows(kis: Asker, symbol: str, days: Days, *, venue: str, moved: Moved, latest: bool = False) -> History:
@@ -101,25 +72,44 @@ async def flows(kis: Asker, symbol: str, days: Days, *, venue: str, moved: Moved
     """
     tr = INVESTORS if latest else INVESTORS_DAILY
     params = {"FID_COND_MRKT_DIV_CODE": MARKET_CODES[venue], "FID_INPUT_ISCD": symbol}
-    found = _Found(partial(parse_investors, tr=tr), tr, INVESTOR_ROWS)
+    pages = Pages(tr)
     if latest:
-        while (await found.ask(kis, params)).new.size:  # asked again while days between its ends are lacking
-            held = found.rows["date"].to_numpy().astype("datetime64[D]")
+        while (await _ask(kis, params, pages)).new.size:  # asked again while days between its ends are lacking
+            held = pages.rows["date"].to_numpy().astype("datetime64[D]")
             if np.isin(days[(days > held.min()) & (days < held.max())], held).all():
                 break
-        return found.history(lambda rows: _within(rows, days).drop_null())
-    whole = await _charted(kis, params, found, days, moved)
+        whole = pages.history(days)
+    else:
+        whole = await _charted(kis, params, pages, days, moved)
     return History(whole.rows.drop_null(), whole.unread)
 
 
-async def _charted(kis: Asker, params: Mapping[str, str], found: _Found, days: Days, moved: Moved) -> History:
+async def _ask(kis: Asker, params: Mapping[str, str], pages: Pages) -> Page:
+    """Ask for a page until it is another one than those that came before, or has no rows."""
+    for _ in range(STALE):
+        page = pages.add((await kis.ask(pages.tr, params)).body)
+        if page.new.size or not page.stamps.size:
+            break
+    return page
+
+
+def _span(pages: Pages, run: Days) -> dict[str, str]:
+    """Return the parameters that ask for a run of days; which day names a week is the broker's choice."""
+    first, last = run[:1], run[-1:]
+    if pages.weekly:
+        first = first - (first.astype(np.int64) + 3) % 7
+    days = (last,) if pages.tr is INVESTORS_DAILY else (first, last)  # its one date is the end
+    return {f"FID_INPUT_DATE_{number}": compact(day)[0] for number, day in enumerate(days, 1)}
+
+
+async def _charted(kis: Asker, params: Mapping[str, str], pages: Pages, days: Days, moved: Moved) -> History:
     """Go back page by page from the newest day, and again to where a page had a hole."""
-    every = found.named(days)
+    every = pages.named(days)
     waiting = [(every, 0)] if every.size else []  # runs of days, newest last, and how often they brought nothing
     while waiting:
         run, asked = waiting.pop()
-        page = await found.ask(kis, {**params, **found.span(run)})
-        here = _among(run, found.named(page.new.astype("datetime64[D]")))
+        page = await _ask(kis, {**params, **_span(pages, run)}, pages)
+        here = _among(run, pages.named(page.new.astype("datetime64[D]")))
         moved(len(here))
         if not here.size:
             if asked + 1 < ASK:
@@ -128,7 +118,7 @@ async def _charted(kis: Asker, params: Mapping[str, str], found: _Found, days: D
         older = run[run < here[0]]
         missing = np.setdiff1d(run[run > here[0]], here, assume_unique=True)
         waiting += [(part, asked) for part in (older, *runs(missing, run)) if part.size]
-    return found.history(lambda rows: _within(rows, every))
+    return pages.history(every)
 
 
 async def minutes(kis: Asker, symbol: str, days: Days, *, venue: str, moved: Moved, today: bool = False) -> History:
@@ -139,14 +129,14 @@ async def minutes(kis: Asker, symbol: str, days: Days, *, venue: str, moved: Mov
     KisError.
     """
     tr = MINUTES_TODAY if today else MINUTES_PAST
-    found = _Found(parse_minutes, tr, MINUTE_ROWS)
+    pages = Pages(tr)
     if not days.size:
-        return found.history(minute_bars)
+        return pages.history(days)
     first, last = _labels(days, venue)
     day, asked = len(days) - 1, 0
     label = last[day]
 
-    async def page(label: np.datetime64) -> _Page:
+    async def page(label: np.datetime64) -> Page:
         params = {
             "FID_COND_MRKT_DIV_CODE": MARKET_CODES[venue],
             "FID_INPUT_ISCD": symbol,
@@ -154,7 +144,7 @@ async def minutes(kis: Asker, symbol: str, days: Days, *, venue: str, moved: Mov
             "FID_INPUT_DATE_1": compact(label.astype("datetime64[D]").reshape(1))[0],
             "FID_PW_DATA_INCU_YN": "N" if today else "Y",
         }
-        return await found.ask(kis, params)
+        return await _ask(kis, params, pages)
 
     while day >= 0:
         told = await page(label)
@@ -172,11 +162,11 @@ async def minutes(kis: Asker, symbol: str, days: Days, *, venue: str, moved: Mov
             day -= 1
             label = last[day]
     tried: Counter[np.datetime64] = Counter()
-    while torn := [label for label in _torn(_within(found.rows, days), last) if tried[label] < ASK]:
+    while torn := [label for label in _torn(of_days(pages.rows, days), last) if tried[label] < ASK]:
         for label in torn:
             tried[label] += 1
             moved(len((await page(label)).new))
-    return found.history(lambda rows: minute_bars(_within(rows, days)))
+    return pages.history(days)
 
 
 def _torn(rows: pa.Table, closes: Days) -> list[np.datetime64]:
@@ -197,177 +187,12 @@ def _torn(rows: pa.Table, closes: Days) -> list[np.datetime64]:
     return list(np.unique(np.concatenate([labels, early])))
 
 
-def of_pages(tr: Tr, bodies: Iterable[Mapping[str, Any]], days: Days, *, venue: str, weekly: bool = False) -> History:
-    """Read pages that were kept as if they came now: the same bars, in whatever order. Raises WireError."""
-    parse, schema = _READ[tr.name]
-    parse = partial(parse_daily, venue=venue) if tr is DAILY else parse
-    found = _Found(parse, tr, schema, weekly=weekly, venue=venue)
-    for body in bodies:
-        found.add(body)
-    within = found.named(days)
-    if schema is MINUTE_ROWS:
-        return found.history(lambda rows: minute_bars(_within(rows, within)))
-    return found.history(lambda rows: _within(rows, within))
-
-
-class _Page(NamedTuple):
-    """The days or labels (KST) of a page's rows, and those of them that no page held before."""
-
-    stamps: Days
-    new: Days
-
-
-class _Found:
-    """Collect the rows of pages, each text once; `weekly` rows are named by the last session of their week."""
-
-    def __init__(
-        self,
-        parse: Callable[[Mapping[str, Any]], pa.Table],
-        tr: Tr,
-        schema: pa.Schema,
-        *,
-        weekly: bool = False,
-        venue: str = "KRX",
-    ) -> None:
-        self._parse, self._tr, self._parts = parse, tr, [schema.empty_table()]
-        self._key = [name for name in ("stck_bsop_date", "stck_cntg_hour") if name in tr.fields]
-        self._seen: dict[str, Mapping[str, Any]] = {}  # rows by their key
-        self._versions: dict[str, list[Mapping[str, Any]]] = {}  # further rows of a key that differ from the first
-        self._waiting: list[Mapping[str, Any]] = []  # rows that are not read yet
-        self._unread: list[str] = []
-        self._weekly, self._venue = weekly, venue
-
-    def named(self, days: Days) -> Days:
-        """Return the days under which bars of these days are found."""
-        return np.unique(week_ends(days)) if self._weekly else days
-
-    def span(self, run: Days) -> dict[str, str]:
-        """Return the parameters that ask for a run of days; which day names a week is the broker's choice."""
-        first, last = run[:1], run[-1:]
-        if self._weekly:
-            first = first - (first.astype(np.int64) + 3) % 7
-        days = (last,) if self._tr is INVESTORS_DAILY else (first, last)  # its one date is the end
-        return {f"FID_INPUT_DATE_{number}": compact(day)[0] for number, day in enumerate(days, 1)}
-
-    async def ask(self, kis: Asker, params: Mapping[str, str]) -> _Page:
-        """Ask for a page until it is another one than those that came before, or has no rows."""
-        for _ in range(STALE):
-            page = self.add((await kis.ask(self._tr, params)).body)
-            if page.new.size or not page.stamps.size:
-                break
-        return page
-
-    def add(self, body: Mapping[str, Any]) -> _Page:
-        """Take the rows of a page; they are read when the history is complete, which is many times faster."""
-        rows = rows_of(self._tr, body).rows
-        keys = self._keys(rows)
-        stamps = _stamps(keys)
-        if len(set(keys)) == len(keys) and self._seen.keys().isdisjoint(keys):
-            self._seen.update(zip(keys, rows))
-            self._waiting += rows
-            return _Page(stamps, stamps)
-        new = []
-        for key, row in zip(keys, rows):
-            if key in self._seen:
-                if any(self._same(row, other) for other in (self._seen[key], *self._versions.get(key, ()))):
-                    continue
-                self._versions.setdefault(key, []).append(row)
-            else:
-                self._seen[key] = row
-            self._waiting.append(row)
-            new.append(key)
-        return _Page(stamps, _stamps(new))
-
-    def _keys(self, rows: list[Mapping[str, Any]]) -> list[str]:
-        first, *second = self._key
-        days = [str(row.get(first)) for row in rows]
-        return [day + str(row.get(second[0])) for day, row in zip(days, rows)] if second else days
-
-    def _same(self, row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-        """Compare the fields that are read: a row with a field more is the same row."""
-        return row == other or all(row.get(name) == other.get(name) for name in self._tr.fields)
-
-    @property
-    def rows(self) -> pa.Table:
-        """All rows so far that can be read."""
-        self._read(self._waiting)
-        self._waiting = []
-        return pa.concat_tables(self._parts)
-
-    def _read(self, rows: list[Mapping[str, Any]]) -> None:
-        """Read rows, or halves of them where one cannot be read, which is set aside."""
-        if not rows:
-            return
-        try:
-            found = self._parse({self._tr.array: rows})
-        except WireError:
-            if len(rows) == 1:
-                self._unread.append(orjson.dumps(rows[0]).decode())
-            else:
-                self._read(rows[: len(rows) // 2])
-                self._read(rows[len(rows) // 2 :])
-            return
-        if self._weekly:
-            ends = week_ends(found["date"].to_numpy().astype("datetime64[D]"))
-            found = found.set_column(found.column_names.index("date"), "date", pa.array(ends))
-            found = found.set_column(found.column_names.index("ts"), "ts", day_ends(ends, self._venue))
-        self._parts.append(found)
-
-    def history(self, chosen: Callable[[pa.Table], pa.Table]) -> History:
-        rows = self.rows
-        return History(chosen(rows.sort_by("ts")), sorted(set(self._unread)))
-
-
-def _stamps(keys: Sequence[str]) -> Days:
-    """Return days (YYYYMMDD) or labels (with HHMMSS) as datetime64[s]; texts that are neither are left out, and dates
-    that do not exist are found out when the rows are read."""
-    joined, widths = "".join(keys), set(map(len, keys))
-    if not (len(widths) == 1 and widths <= {8, 14} and joined.isascii() and joined.isdigit()):
-        keys = [key for key in keys if len(key) in (8, 14) and key.isascii() and key.isdigit()]
-    numbers = np.array(list(map(int, keys)), np.int64)
-    timed = bool(keys) and len(keys[0]) > 8
-    clock, date = (numbers % 1_000_000, numbers // 1_000_000) if timed else (np.zeros_like(numbers), numbers)
-    months = (date // 10_000 - 1970) * 12 + date // 100 % 100 - 1
-    days = months.astype("datetime64[M]").astype("datetime64[D]") + (date % 100 - 1)
-    seconds = clock // 10_000 * 3600 + clock // 100 % 100 * 60 + clock % 100
-    return cast(Days, days.astype("datetime64[s]") + seconds)
-
-
 def _among(run: Days, days: Days) -> Days:
     """Return the days of a sorted run that are among others; np.isin would sort both."""
     at = np.minimum(np.searchsorted(run, days), len(run) - 1)
     found = np.zeros(len(run), bool)
     found[at[run[at] == days]] = True
     return run[found]
-
-
-_READ = {
-    DAILY.name: (parse_daily, DAILY_ROWS),
-    INDEX_DAILY.name: (parse_index, INDEX_ROWS),
-    MINUTES_PAST.name: (parse_minutes, MINUTE_ROWS),
-    MINUTES_TODAY.name: (parse_minutes, MINUTE_ROWS),
-}
-
-
-def _within(rows: pa.Table, days: Days) -> pa.Table:
-    return rows.filter(pa.array(np.isin(rows["date"].to_numpy().astype("datetime64[D]"), days)))
-
-
-def runs(days: Days, every: Days) -> list[Days]:
-    """Cut days into runs that follow one another in `every`."""
-    if not days.size:
-        return []
-    return np.split(days, np.flatnonzero(np.diff(np.searchsorted(every, days)) > 1) + 1)
-
-
-def week_ends(days: Days) -> Days:
-    """Return for each day the last session of its week (Monday to Sunday), or the day itself in a week without one."""
-    if not days.size:
-        return days
-    monday = days - (days.astype(np.int64) + 3) % 7
-    every = krx.sessions(max(monday.min(), krx.FIRST), min(monday.max() + 6, krx.LAST))
-    last = every[np.maximum(np.searchsorted(every, monday + 6, side="right") - 1, 0)]
-    return np.where((last >= monday) & (last <= monday + 6), last, days)
 
 
 def _labels(days: Days, venue: str) -> tuple[Days, Days]:

@@ -1,8 +1,9 @@
 """The quotation calls beside those that the ingestion uses, as tables in the form of `layouts.py`: trades, order book,
-index minutes, flows by kind of investor, the product search and quotes of many issues.
+index minutes, flows by kind of investor, the product search, quotes of many issues and issues abroad.
 
 Source of names and order: the official samples of koreainvestment/open-trading-api (chk_*.py) and the portal documents
-carried there. How many rows an index minute page has is not known; it takes what a daily page takes.
+carried there; the order of fields abroad is that of the documents' example answers. How many rows an index minute page
+has is not known; it takes what a daily page takes.
 """
 
 from pipeline.kis.layouts import INDEX_DAILY, QUOTATIONS, TRS, Tr
@@ -171,6 +172,61 @@ QUOTES_OF_MANY = Tr(
         "intr_antc_cntg_prdy_ctrt intr_antc_vol inter2_sdpr"
     ),
 )
+
+_ABROAD = "/uapi/overseas-price/v1/quotations/"
+_ISSUE = ("AUTH", "EXCD", "SYMB")
+OVERSEAS_PRICE = Tr(
+    name="overseas price",
+    path=_ABROAD + "price",
+    tr_id="HHDFS00000300",
+    paper=True,
+    max_rows=0,
+    page_by="none",
+    params=_ISSUE,
+    summary="output",
+    summary_fields=_names("rsym zdiv base pvol last sign diff rate tvol tamt ordy"),
+)
+OVERSEAS_DETAIL = Tr(
+    name="overseas price-detail",
+    path=_ABROAD + "price-detail",
+    tr_id="HHDFS76200200",
+    paper=False,
+    max_rows=0,
+    page_by="none",
+    params=_ISSUE,
+    summary="output",
+    summary_fields=_names(
+        "rsym zdiv curr vnit open high low last base pvol pamt uplp dnlp h52p h52d l52p l52d perx pbrx epsx bpsx shar "
+        "mcap tomv t_xprc t_xdif t_xrat p_xprc p_xdif p_xrat t_rate p_rate t_xsgn p_xsng e_ordyn e_hogau e_icod e_parp "
+        "tvol tamt etyp_nm"
+    ),
+)
+OVERSEAS_DAILY = Tr(
+    name="overseas dailyprice",
+    path=_ABROAD + "dailyprice",
+    tr_id="HHDFS76240000",
+    paper=True,
+    max_rows=100,
+    page_by="end_date",
+    params=(*_ISSUE, "GUBN", "BYMD", "MODP"),
+    array="output2",
+    summary="output1",
+    fields=_names("xymd clos sign diff rate open high low tvol tamt pbid vbid pask vask"),
+    summary_fields=_names("rsym zdiv nrec"),
+)
+OVERSEAS_MINUTES = Tr(
+    name="overseas inquire-time-itemchartprice",
+    path=_ABROAD + "inquire-time-itemchartprice",
+    tr_id="HHDFS76950200",
+    paper=False,
+    max_rows=120,
+    page_by="date_hour",
+    params=(*_ISSUE, "NMIN", "PINC", "NEXT", "NREC", "FILL", "KEYB"),
+    array="output2",
+    summary="output1",
+    fields=_names("tymd xymd xhms kymd khms open high low last evol eamt"),
+    summary_fields=_names("rsym zdiv stim etim sktm ektm next more nrec"),
+)
 ALL = (
     *TRS,
     TRADES,
@@ -180,4 +236,8 @@ ALL = (
     INVESTORS_DAILY,
     PRODUCT_INFO,
     QUOTES_OF_MANY,
+    OVERSEAS_PRICE,
+    OVERSEAS_DETAIL,
+    OVERSEAS_DAILY,
+    OVERSEAS_MINUTES,
 )

@@ -12,6 +12,7 @@ from pipeline.kis.layouts import STAMP
 
 Layout = Literal["legacy", "current"]
 TRADE, ORDER_BOOK = "H0STCNT0", "H0STASP0"
+TRADE_NXT, TRADE_UN = "H0NXCNT0", "H0UNCNT0"
 LEVELS = 10
 MOST = 999  # records of a frame: the count has three digits
 
@@ -42,7 +43,7 @@ BOOK: dict[Layout, tuple[str, ...]] = {
     "legacy": tuple(_BOOK.split()),
     "current": (*_BOOK.split(), "KMID_PRC", "KMID_TOTAL_RSQN", "KMID_CLS_CODE", "MARKET_CLS_CODE"),
 }
-KNOWN = dict.fromkeys((TRADE, "H0NXCNT0", "H0UNCNT0"), TRADES) | {ORDER_BOOK: BOOK}
+KNOWN = dict.fromkeys((TRADE, TRADE_NXT, TRADE_UN), TRADES) | {ORDER_BOOK: BOOK}
 
 # Prices KRW, sizes and volumes shares, times UTC (to the second, as on the wire); NaN where KIS sends a blank.
 TRADE_ROWS = pa.schema(

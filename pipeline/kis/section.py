@@ -45,6 +45,9 @@ class SimulatorSection(Section):
     symbols: int = setting(120, "issues in the market, delisted ones and funds among them", ge=1, le=10_000)
     signal: float = setting(0.1, "strength of the planted cross-sectional signal; 0 = none", ge=0, le=1)
     clock: str = setting("", "the server's now, ISO with zone; empty = the evening of the last day asked for")
+    day_ends: Literal["close", "evening"] = setting(
+        "close", "evening = bars of KRX hold the trades after 16:00; kis.day_ends says how they are read"
+    )
     quota: int = setting(200, "calls that the server takes in a second; 0 = any number", unit="1/s", ge=0, runtime=True)
     port: int = setting(0, "port of the server on loopback; 0 = any free", ge=0, le=65535, runtime=True)
     faults: str = setting("", "YAML file with faults that the server plays; empty = none", unit="path", runtime=True)

@@ -281,14 +281,6 @@ def _escaped(texts: Any) -> list[str]:
     return [known[text] for text in column]
 
 
-def render_daily(rows: pa.Table) -> list[dict[str, str]]:
-    """Write DAILY_ROWS as the `output2` of FHKST03010100; parse_daily gives them back."""
-    numbers = ("open", "high", "low", "close", "volume", "turnover", "base", "ratio")
-    columns: dict[str, Any] = {name: _floats(rows, name) for name in numbers}
-    columns |= {name: rows[name].to_numpy() for name in ("date", "sign", "lock", "untraded", "reason")}
-    return [orjson.loads(line) for line in daily_lines(columns)]
-
-
 def render_minutes(rows: pa.Table) -> list[dict[str, str]]:
     """Write MINUTE_ROWS as the `output2` of FHKST03010200 and FHKST03010230; parse_minutes gives them back."""
     days = rows["date"].to_numpy()

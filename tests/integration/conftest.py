@@ -1,7 +1,9 @@
-"""One finished smoke run, shared by the tests that look at it."""
+"""A finished smoke run and a filled lake, shared by the tests that look at them, and a disk that is soon full."""
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,3 +18,26 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, job.Ran]:
     ran = job.run("run_optimized_pipeline.py", folder, *job.SMOKE)
     assert ran.status == 0, ran.err + ran.out[-3000:]
     return folder, ran
+
+
+@pytest.fixture(scope="session")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fill a lake with job.FEW once; return the folder of data and runs. Who damages it copies it first."""
+    folder = tmp_path_factory.mktemp("filled")
+    ran = job.run("scripts/ingest.py", folder, *job.FEW, verb="run")
+    assert ran.status == 0, ran.err
+    return folder
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount 4 MB of memory as a disk."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if made.returncode:
+        pytest.skip(f"mounting a small file system needs root: {made.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import runpy
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = ("--config", str(ROOT / "configs" / "smoke.yaml"), "--ingest.end", "2026-10-30")
+
+FEW = (
+    *("--kis.simulator.clock", "2026-10-30", "--kis.simulator.symbols", "20", "--kis.simulator.quota", "0"),
+    *("--ingest.end", "2026-10-30", "--ingest.start", "2025-11-03", "--ingest.count", "8"),
+    *("--ingest.minute_symbols", "2", "--ingest.minute_days", "3", "--ingest.investors", "true"),
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,23 @@ def run(
         env=environment(**more),
     )
     return Ran(done.returncode, done.stdout, done.stderr, folder / "runs")
+
+
+def call(script: str, folder: Path, *words: str, verb: str = "", **more: str) -> Ran:
+    """Do in this process what `run` does in one of its own, without the seconds that its start takes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _, *argv = command(script, folder, *words, verb=verb)
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", argv)
+        for name in os.environ.keys() - environment().keys():
+            patch.delenv(name)
+        for name, value in more.items():
+            patch.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(argv[0], run_name="__main__")
+    return Ran(int(ended.value.code or 0), out.getvalue(), err.getvalue(), folder / "runs")
 
 
 def manifests(folder: Path) -> dict[str, dict[str, Any]]:

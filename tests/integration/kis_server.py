@@ -34,6 +34,23 @@ SMALL: dict[str, Any] = {
 MARKET: dict[str, Any] = {"symbols": 20, "quota": 0}
 
 
+FAULTS = {
+    **dict.fromkeys(("reset", "html_500"), 0.05),
+    **dict.fromkeys(("rejected", "cut", "truncated"), 0.03),
+    **dict.fromkeys(("expired", "revoked"), 0.02),
+    **dict.fromkeys(("repeated", "missing"), 0.1),
+    **dict.fromkeys(("reordered", "duplicated", "empty", "extra"), 0.3),
+}
+
+
+def mixed_faults(folder: Path, seed: int, **change: float) -> Path:
+    """Write the rates of FAULTS, some of them changed, as a file of faults; return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"faults-{seed}.yaml"
+    path.write_text(json.dumps({"seed": seed, **FAULTS, **change}))
+    return path
+
+
 @contextmanager
 def server(*words: object, clock: str = CLOCK) -> Iterator[str]:
     """Run scripts/simulate_kis.py and yield its address."""

@@ -9,6 +9,7 @@ import sys
 import threading
 import types
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -20,6 +21,13 @@ from pipeline.cluster import Cluster, ClusterError, ClusterSection, DeviceError,
 
 def square(x: int) -> int:
     return x * x
+
+
+def there_already(**more: Any) -> LocalCluster:
+    """Start the cluster of somebody else: one worker, a thread of this process."""
+    local = "127.0.0.1"
+    place = {"protocol": "tcp", "host": local, "dashboard_address": f"{local}:0"}
+    return LocalCluster(n_workers=1, threads_per_worker=1, processes=False, **place, **more)
 
 
 def test_a_local_cluster_starts_on_first_use_and_ends(tmp_path: Path) -> None:
@@ -40,15 +48,7 @@ def test_a_local_cluster_starts_on_first_use_and_ends(tmp_path: Path) -> None:
 
 
 def test_an_existing_scheduler_is_used_and_left_alone() -> None:
-    with LocalCluster(
-        n_workers=1,
-        threads_per_worker=1,
-        processes=False,
-        protocol="tcp",
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-        resources={"train": 1},
-    ) as there:
+    with there_already(resources={"train": 1}) as there:
         with Cluster(ClusterSection(device="cpu", address=there.scheduler_address)) as cluster:
             assert cluster.client().submit(square, 3).result(timeout=30) == 9
         with Client(there.scheduler_address, timeout=5) as after:
@@ -56,14 +56,7 @@ def test_an_existing_scheduler_is_used_and_left_alone() -> None:
 
 
 def test_workers_without_the_training_resource_are_refused() -> None:
-    with LocalCluster(
-        n_workers=1,
-        threads_per_worker=1,
-        processes=False,
-        protocol="tcp",
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-    ) as there:
+    with there_already() as there:
         cluster = Cluster(ClusterSection(device="cpu", address=there.scheduler_address))
         with cluster, pytest.raises(ClusterError, match="--resources train=1"):
             cluster.client()
@@ -103,14 +96,7 @@ def test_a_peer_that_is_no_scheduler_is_an_error(greeting: bytes) -> None:
 
 
 def test_the_address_of_a_worker_is_an_error() -> None:
-    with LocalCluster(
-        n_workers=1,
-        threads_per_worker=1,
-        processes=False,
-        protocol="tcp",
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-    ) as there:
+    with there_already() as there:
         (worker,) = there.workers.values()
         with pytest.raises(ClusterError, match=r"expected a Dask scheduler at .*, got a Dask Worker"):
             Cluster(ClusterSection(device="cpu", address=worker.address)).announce()

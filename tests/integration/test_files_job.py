@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def test_when_nothing_can_be_used_the_error_says_what_to_do(tmp_path: Path, file
     folder.mkdir()
     for name, text in files.items():
         (folder / name).write_text(text)
-    ran = job.run("scripts/ingest.py", tmp_path / "run", *FILES, "--ingest.path", str(folder))
+    ran = job.call("scripts/ingest.py", tmp_path / "run", *FILES, "--ingest.path", str(folder))
     assert ran.status == 2, ran.out[-2000:]
     assert said in ran.err
     assert str(folder) in ran.err
@@ -89,7 +90,7 @@ def test_a_dry_run_says_that_there_is_nothing_to_read(tmp_path: Path, there: boo
     folder = tmp_path / "files"
     if there:
         folder.mkdir()
-    ran = job.run("run_optimized_pipeline.py", tmp_path / "run", *FILES, "--ingest.path", str(folder), "--dry-run")
+    ran = job.call("run_optimized_pipeline.py", tmp_path / "run", *FILES, "--ingest.path", str(folder), "--dry-run")
     assert (ran.status, ran.out) == (2, "")
     assert ran.err.startswith("run_optimized_pipeline.py: expected") and str(folder) in ran.err
     assert "--ingest.path" in ran.err and ran.err.count("\n") == 1
@@ -130,26 +131,31 @@ def test_seven_real_stocks_are_held_or_not_each_by_itself(market_data: Path, tmp
     assert "time_series" in numbers
 
 
-def test_the_close_only_panel_uses_features_of_closes(market_data: Path, tmp_path: Path) -> None:
-    words = ("--ingest.path", str(market_data / "krx_close_2021_raw.zip"))
+@pytest.mark.parametrize("count", [30, pytest.param(1785, marks=pytest.mark.slow)])
+def test_the_close_only_panel_uses_features_of_closes(market_data: Path, tmp_path: Path, count: int) -> None:
+    path = market_data / "krx_close_2021_raw.zip"
+    symbols = sorted(name[:6] for name in zipfile.ZipFile(path).namelist())[:count]
+    words = ("--ingest.path", str(path), "--ingest.symbols", json.dumps(symbols))
     ran = job.run("run_optimized_pipeline.py", tmp_path, *FILES, *words, *QUICK)
     report_of(ran)
     made = job.manifests(tmp_path)
     receipt = json.loads((Path(made["ingest"]["directory"]) / "receipt.json").read_text())
     assert receipt["close_only"]
-    assert len(receipt["symbols"]) == 1785
+    assert receipt["symbols"] == symbols
+    assert len(symbols) == count
     columns = json.loads((Path(made["features"]["directory"]) / "columns.json").read_text())
     assert not [c["name"] for c in columns["features"] if "volume" in c["name"] or c["name"].startswith("atr")]
 
 
 def test_two_adjustment_bases_are_never_joined(market_data: Path, tmp_path: Path) -> None:
-    refused = job.run("scripts/ingest.py", tmp_path, *FILES, "--ingest.path", str(market_data / "krx_daily_raw"))
+    refused = job.call("scripts/ingest.py", tmp_path, *FILES, "--ingest.path", str(market_data / "krx_daily_raw"))
     assert refused.status == 2
     for name in ("v1", "v2", "v3"):
         assert name in refused.err
     sources = set()
     for name in ("v1", "v2"):
-        ran = job.run("scripts/ingest.py", tmp_path, *FILES, "--ingest.path", str(market_data / "krx_daily_raw" / name))
+        words = ("--ingest.path", str(market_data / "krx_daily_raw" / name))
+        ran = job.call("scripts/ingest.py", tmp_path, *FILES, *words)
         assert ran.status == 0, ran.err
     for path in (tmp_path / "data" / "stages" / "ingest").glob("*/receipt.json"):
         receipt = json.loads(path.read_text())

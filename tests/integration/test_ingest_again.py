@@ -12,8 +12,9 @@ import pytest
 
 from pipeline import krx
 from pipeline.archive import histories
-from pipeline.collect import Origin, Task, checked
 from pipeline.coverage import Coverage
+from pipeline.origin import Origin, checked
+from pipeline.task import Task
 from pipeline.verify import verify
 from storage.lake import Lake
 from storage.schema import BARS, KEYS, content_digest

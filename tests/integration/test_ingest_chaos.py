@@ -21,30 +21,10 @@ from storage.lake import Lake
 from storage.schema import KEYS
 
 from . import job
-from .kis_server import MARKET, Stage
+from .kis_server import MARKET, Stage, mixed_faults
 
 TABLES = ("bars", "actions", "symbols", "flows", "sessions", "quarantine", "coverage")
 ASKED: dict[str, Any] = {"indices": ["0001"], "weekly": True, "investors": True, "chunk_size": 700}
-FAULTS = """seed: {seed}
-reset: 0.05
-html_500: 0.05
-rejected: 0.002
-cut: 0.03
-truncated: 0.03
-expired: 0.02
-revoked: 0.02
-repeated: 0.1
-reordered: 0.3
-duplicated: 0.3
-empty: 0.3
-missing: 0.1
-extra: 0.3
-"""
-WORDS = (
-    *("--kis.simulator.clock", "2026-10-30", "--kis.simulator.symbols", "20", "--kis.simulator.quota", "0"),
-    *("--ingest.end", "2026-10-30", "--ingest.start", "2025-11-03", "--ingest.count", "8"),
-    *("--ingest.minute_symbols", "2", "--ingest.minute_days", "3", "--ingest.investors", "true"),
-)
 Start = Callable[[], "subprocess.Popen[bytes]"]
 
 
@@ -52,9 +32,7 @@ def evening(folder: Path, day: str, seed: int = 0, **ingest: Any) -> Stage:
     """Return the stage of the evening of a day; with a seed the broker plays faults and is asked slowly."""
     market, slow = MARKET | {"clock": f"{day}T20:30:00+09:00"}, {}
     if seed:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"faults-{seed}.yaml"
-        path.write_text(FAULTS.format(seed=seed))
+        path = mixed_faults(folder, seed, rejected=0.002)  # every refusal slows the limiter
         market, slow = market | {"faults": str(path)}, {"calls_per_second": 120}
     return Stage(folder, kis={"simulator": market, **slow}, ingest={"end": day, **ASKED, **ingest})
 
@@ -108,14 +86,14 @@ def killed(start: Start, lake: Path, after_s: float) -> int | None:
     return ended
 
 
-def until_done(start: Start, lake: Path, rng: random.Random, longest_s: float, most: int) -> int:
-    """Kill a process again and again, up to `most` times, then let it end; return how often it was killed."""
+def until_done(stage: Stage, rng: random.Random, longest_s: float, most: int) -> int:
+    """Kill a stage up to `most` times, then let it end; return how often it was killed."""
     for kills in range(most):
-        ended = killed(start, lake, rng.uniform(0.5, longest_s))
+        ended = killed(stage.process, stage.lake, rng.uniform(0.5, longest_s))
         if ended is not None:
             assert ended == 0
             return kills
-    assert start().wait(120) == 0
+    assert stage.process().wait(120) == 0
     return most
 
 
@@ -127,23 +105,34 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     return stage
 
 
-SLOW = pytest.mark.slow
-
-
-@pytest.mark.parametrize(
-    ("seed", "moments"), [(0, 1), *(pytest.param(n, 10, marks=SLOW) for n in (100, 200, 300, 400, 500))]
-)
-def test_killed_under_faults(clean: Stage, tmp_path: Path, seed: int, moments: int) -> None:
-    """Fifty kills in the slow suite."""
-    rng, whole, kills = random.Random(seed), content(clean.lake), 0
-    for trial in range(seed + 1, seed + 2 * moments):
-        stage = evening(tmp_path / str(trial), "2026-10-30", seed=trial)
-        kills += until_done(stage.process, stage.lake, rng, 5.0, min(4, moments - kills))
+def survived(
+    at: Callable[[int], Stage], whole: dict[str, str], *, seed: int, longest_s: float, most: int, moments: int
+) -> None:
+    """Kill the stages at(seed + 1), at(seed + 2), ... up to `most` times each until `moments` kills came while they
+    worked; each has to end with the content `whole`."""
+    rng, kills = random.Random(seed), 0
+    for trial in range(seed + 1, seed + 3 * moments + 3):
+        stage = at(trial)
+        kills += until_done(stage, rng, longest_s, min(most, moments - kills))
         assert content(stage.lake) == whole, f"trial {trial} ends with other content"
         shutil.rmtree(stage.folder)
         if kills >= moments:
             return
     raise AssertionError(f"only {kills} of {moments} kills came while it worked: this proves nothing")
+
+
+SLOW = pytest.mark.slow
+
+
+@SLOW
+@pytest.mark.parametrize(("seed", "moments"), [(0, 1), *((n, 10) for n in (100, 200, 300, 400, 500))])
+def test_killed_under_faults(clean: Stage, tmp_path: Path, seed: int, moments: int) -> None:
+    """Fifty kills and one; in the quick suite kills and faults meet in the evening below."""
+
+    def at(trial: int) -> Stage:
+        return evening(tmp_path / str(trial), "2026-10-30", seed=trial)
+
+    survived(at, content(clean.lake), seed=seed, longest_s=5.0, most=4, moments=moments)
 
 
 @pytest.fixture(scope="module")
@@ -158,27 +147,16 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, st
     return stage.lake, content(undisturbed.lake)
 
 
-@pytest.mark.parametrize("moments", [1, pytest.param(15, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("moments", [1, pytest.param(15, marks=SLOW)])
 def test_an_evening_killed_under_faults(before: tuple[Path, dict[str, str]], tmp_path: Path, moments: int) -> None:
     old, whole = before
-    rng, kills = random.Random(moments), 0
-    for trial in range(1, 3 * moments + 3):
+
+    def at(trial: int) -> Stage:
         stage = evening(tmp_path / str(trial), "2026-10-30", seed=trial, since="last", chunk_size=40)
         shutil.copytree(old, stage.lake)
-        kills += until_done(stage.process, stage.lake, rng, 4.0, min(3, moments - kills))
-        assert content(stage.lake) == whole, f"trial {trial} ends with other content"
-        shutil.rmtree(stage.folder)
-        if kills >= moments:
-            return
-    raise AssertionError(f"only {kills} of {moments} kills came while it worked: this proves nothing")
+        return stage
 
-
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("filled")
-    ran = job.run("scripts/ingest.py", folder, *WORDS, verb="run")
-    assert ran.status == 0, ran.err
-    return folder
+    survived(at, whole, seed=moments, longest_s=4.0, most=3, moments=moments)
 
 
 @pytest.fixture
@@ -193,14 +171,14 @@ def damaged(filled: Path, tmp_path: Path) -> Iterator[Path]:
     yield lake
 
 
-@pytest.mark.parametrize("moments", [1, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("moments", [1, pytest.param(20, marks=SLOW)])
 def test_a_repair_killed_again_and_again(filled: Path, damaged: Path, tmp_path: Path, moments: int) -> None:
     whole, kills, rng = content(filled / "data" / "lake"), 0, random.Random(moments)
     for trial in range(2 * moments):
         folder = tmp_path / str(trial)
         lake = folder / "data" / "lake"
         shutil.copytree(damaged, lake)
-        command = job.command("scripts/ingest.py", folder, *WORDS, verb="repair")
+        command = job.command("scripts/ingest.py", folder, *job.FEW, verb="repair")
         for _ in range(3):
             process = subprocess.Popen(
                 command, cwd=folder, env=job.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -209,7 +187,7 @@ def test_a_repair_killed_again_and_again(filled: Path, damaged: Path, tmp_path: 
             kills += process.poll() is None
             process.kill()
             process.wait()
-        ran = job.run("scripts/ingest.py", folder, *WORDS, verb="repair")
+        ran = job.run("scripts/ingest.py", folder, *job.FEW, verb="repair")
         assert ran.status == 0 and ran.out.rstrip().endswith("clean"), ran.out + ran.err
         assert content(lake) == whole, f"trial {trial} ends with other content"
         shutil.rmtree(folder)

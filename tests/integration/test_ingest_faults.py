@@ -17,11 +17,12 @@ import pytest
 from pipeline import krx
 from pipeline.kis import client as client_module
 from pipeline.kis.client import KisClient
-from pipeline.kis.history import History, flows
+from pipeline.kis.history import flows
+from pipeline.kis.pages import History
 from pipeline.kis.simulator.market import Market
 from storage.lake import Lake
 
-from .kis_server import CLOCK, MARKET, Stage, server
+from .kis_server import CLOCK, FAULTS, MARKET, Stage, mixed_faults, server
 from .recorder import Recorder, recorded
 from .test_kis_client import using
 
@@ -53,22 +54,13 @@ ALONE = {
     "ahead": "skew_seconds: 28800",
     "behind": "skew_seconds: -28800",
 }
-MIX = """seed: {seed}
-reset: 0.05
-html_500: 0.05
-slow: 0.05
-slow_seconds: 0.2
-cut: 0.05
-truncated: 0.05
-expired: 0.05
-revoked: 0.05
-repeated: 0.1
-reordered: 0.4
-duplicated: 0.4
-empty: 0.4
-missing: 0.1
-extra: 0.4
-"""
+MIX = {
+    "rejected": 0.0,  # the quota alone refuses
+    **dict.fromkeys(("slow", "cut", "truncated", "expired", "revoked"), 0.05),
+    "slow_seconds": 0.2,
+    **dict.fromkeys(("reordered", "duplicated", "empty", "extra"), 0.4),
+}
+MIXED = (set(FAULTS) | set(MIX)) - {"reset", "rejected", "expired"}  # one mix proves all of them in the quick suite
 
 
 def content(stage: Stage, *but: str) -> dict[str, str]:
@@ -98,7 +90,9 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     return stage
 
 
-@pytest.mark.parametrize("fault", ALONE)
+@pytest.mark.parametrize(
+    "fault", [pytest.param(fault, marks=pytest.mark.slow if fault in MIXED else ()) for fault in ALONE]
+)
 def test_each_fault_alone(clean: Stage, tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "ISSUE_AGAIN_S", 0.1)
     monkeypatch.setattr(client_module, "LONGEST_PAUSE_S", 0.5)
@@ -115,8 +109,7 @@ def test_each_fault_alone(clean: Stage, tmp_path: Path, fault: str, monkeypatch:
 @pytest.mark.parametrize("seed", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3))])
 def test_mixed_faults_within_the_quota(clean: Stage, tmp_path: Path, seed: int) -> None:
     """Arrivals are stamped on the way to the server, whose own count refuses what is one too many."""
-    path, quota = tmp_path / "faults.yaml", 40
-    path.write_text(MIX.format(seed=seed))
+    path, quota = mixed_faults(tmp_path, seed, **MIX), 40
     recorder = Recorder()
     with (
         server("--symbols", 20, "--quota", quota, "--token-gap", 0, "--faults", path) as url,

@@ -36,7 +36,7 @@ KEY, SECRET = "PSzzk3ytestkeytestkeytestkeytestkey1", "zz9secretsecretsecre" * 9
     ],
 )
 def test_a_bad_command_is_explained(tmp_path: Path, verb: str, words: tuple[str, ...], says: str) -> None:
-    ran = job.run("scripts/ingest.py", tmp_path, *WORDS, *words, verb=verb)
+    ran = job.call("scripts/ingest.py", tmp_path, *WORDS, *words, verb=verb)
     assert ran.status == 2 and says in ran.err and "Traceback" not in ran.err, ran.err
     assert not list((tmp_path / "data").rglob("bars/**/*.parquet"))
 
@@ -53,7 +53,7 @@ def test_a_bad_command_is_explained(tmp_path: Path, verb: str, words: tuple[str,
 def test_keys_that_cannot_be_keys_are_named_and_not_shown(tmp_path: Path, key: str, secret: str, names: str) -> None:
     words = ("--kis.environment", "live", "--kis.rest_url", "http://127.0.0.1:9")
     words += ("--ingest.end", "2026-10-30", "--ingest.start", "2026-10-01")
-    ran = job.run("scripts/ingest.py", tmp_path, *words, LIVE_KIS_APP_KEY=key, LIVE_KIS_APP_SECRET=secret)
+    ran = job.call("scripts/ingest.py", tmp_path, *words, LIVE_KIS_APP_KEY=key, LIVE_KIS_APP_SECRET=secret)
     assert ran.status == 2 and names in ran.err, ran.err
     for hidden in (key, secret):
         assert not hidden or hidden not in ran.err + ran.out
@@ -62,5 +62,5 @@ def test_keys_that_cannot_be_keys_are_named_and_not_shown(tmp_path: Path, key: s
 def test_a_live_only_call_on_paper_is_refused_before_it_is_made(tmp_path: Path) -> None:
     words = ("--kis.environment", "paper", "--kis.rest_url", "http://127.0.0.1:9")
     words += ("--ingest.end", "2026-10-30", "--ingest.start", "2026-10-01", "--ingest.minute_days", "3")
-    ran = job.run("scripts/ingest.py", tmp_path, *words, PAPER_KIS_APP_KEY=KEY, PAPER_KIS_APP_SECRET=SECRET)
+    ran = job.call("scripts/ingest.py", tmp_path, *words, PAPER_KIS_APP_KEY=KEY, PAPER_KIS_APP_SECRET=SECRET)
     assert ran.status == 2 and "paper has no minute bars of days before today" in ran.err, ran.err

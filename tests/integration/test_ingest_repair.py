@@ -6,33 +6,23 @@ import shutil
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipeline.features import FeatureSection, features
+from pipeline.labels import LabelSection
 from storage.lake import Lake
 from storage.schema import SCHEMAS
+from tests.feature_stage import Threads
 
 from . import job
 
-WORDS = (
-    *("--kis.simulator.clock", "2026-10-30", "--kis.simulator.symbols", "20", "--kis.simulator.quota", "0"),
-    *("--ingest.end", "2026-10-30", "--ingest.start", "2025-11-03", "--ingest.count", "8"),
-    *("--ingest.minute_symbols", "2", "--ingest.minute_days", "3", "--ingest.investors", "true"),
-)
 TABLES = ("bars", "actions", "symbols", "flows", "coverage")
 
 
 def ingest(folder: Path, verb: str, *words: str) -> job.Ran:
-    """Run a verb of scripts/ingest.py."""
-    return job.run("scripts/ingest.py", folder, *WORDS, *words, verb=verb)
-
-
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("filled")
-    ran = ingest(folder, "run")
-    assert ran.status == 0, ran.err
-    return folder
+    return job.call("scripts/ingest.py", folder, *job.FEW, *words, verb=verb)
 
 
 @pytest.fixture
@@ -154,19 +144,20 @@ def faults(folder: Path, text: str) -> Path:
 
 def test_features_see_the_days_and_intervals_of_the_receipt(filled: Path, tmp_path: Path) -> None:
     """A lake that holds more than was asked for changes nothing, and intervals that it does not hold are derived."""
-    small = ("--config", str(job.ROOT / "configs" / "smoke.yaml"), *WORDS, "--ingest.start", "2026-02-02")
-    for folder in ("wide", "narrow"):
-        if folder == "wide":
-            shutil.copytree(filled / "data" / "lake", tmp_path / folder / "data" / "lake")
-        ran = job.run("scripts/features.py", tmp_path / folder, *small, "--ingest.end", "2026-09-30")
-        assert ran.status == 0, ran.err
-    made = {name: job.manifests(tmp_path / name)["features"] for name in ("wide", "narrow")}
-    assert made["wide"]["content"] == made["narrow"]["content"]
-    words = ("--features.interval", "15m", "--ingest.minute_days", "20")
-    ran = job.run("scripts/features.py", tmp_path / "wide", *small, *words)
-    assert ran.status == 0, ran.err
-    rows = [event["rows"] for event in ran.events if event["kind"] == "stage" and event.get("state") == "done"][-1]
-    assert rows == 2 * 23 * 26, "two symbols, 23 sessions that the lake has minutes of, 26 quarters of an hour each"
+    small = ("--ingest.start", "2026-02-02")
+
+    def made(folder: Path, *words: str, interval: str = "1d") -> dict[str, Any]:
+        assert ingest(folder, "run", *small, *words).status == 0
+        (out := folder / interval).mkdir()
+        taken = {"ingest": Path(job.manifests(folder)["ingest"]["directory"])}
+        with Threads() as cluster:
+            return features(cluster.job(out, taken), FeatureSection(interval=interval), LabelSection())
+
+    shutil.copytree(filled / "data" / "lake", tmp_path / "wide" / "data" / "lake")
+    wide, narrow = (made(tmp_path / name, "--ingest.end", "2026-09-30") for name in ("wide", "narrow"))
+    assert wide["content"] == narrow["content"]
+    quarters = made(tmp_path / "wide", "--ingest.minute_days", "20", interval="15m")["rows"]
+    assert quarters == 2 * 23 * 26, "two symbols, 23 sessions that the lake has minutes of, 26 quarters of an hour each"
 
 
 WEEKLY = ("--ingest.weekly", "true", "--ingest.count", "20", "--ingest.start", "2024-06-03")

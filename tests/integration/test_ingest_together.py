@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +36,16 @@ def words(folder: Path, url: str = "", **change: Any) -> list[str]:
     return ["--kis.environment", "simulator", "--kis.token_folder", str(folder / "tokens"), *where, *market, *asked]
 
 
-def started(folder: Path, given: list[str], verb: str) -> subprocess.Popen[str]:
+def started(folder: Path, given: list[str]) -> subprocess.Popen[str]:
     folder.mkdir(parents=True, exist_ok=True)
-    command = job.command("scripts/ingest.py", folder, *given, verb=verb)
+    command = job.command("scripts/ingest.py", folder, *given, verb="run")
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=folder, env=job.environment(), stdout=pipe, stderr=pipe, text=True)
 
 
-def together(folder: Path, *given: list[str], verb: str = "run") -> list[job.Ran]:
+def together(folder: Path, *given: list[str]) -> list[job.Ran]:
     """Start a run for each list of options at the same time and wait for all."""
-    running = [started(folder, each, verb) for each in given]
+    running = [started(folder, each) for each in given]
     said = [process.communicate(timeout=200) for process in running]
     return [job.Ran(p.returncode, out, err, folder / "runs") for p, (out, err) in zip(running, said)]
 
@@ -59,7 +58,7 @@ def test_the_same_request_twice_at_once_is_fetched_once(tmp_path: Path) -> None:
     recorder, alone = Recorder(), Recorder()
     with server("--symbols", 20, "--quota", QUOTA, "--token-gap", 0) as url:
         with recorded(url, alone) as through:
-            (once,) = together(tmp_path / "once", words(tmp_path / "once", through))
+            once = job.call("scripts/ingest.py", tmp_path / "once", *words(tmp_path / "once", through), verb="run")
         with recorded(url, recorder) as through:
             given = words(tmp_path / "two", through)
             two = together(tmp_path / "two", given, given)
@@ -79,39 +78,25 @@ def test_different_requests_at_once_make_one_lake(tmp_path: Path) -> None:
         assert [ran.status for ran in both] == [0, 0], both[0].err + both[1].err
         refused = recorder.answers(b"EGW00201")
         for options in (words(tmp_path / "one", through, **change) for change in (early, late)):
-            (ran,) = together(tmp_path / "one", options)
+            ran = job.call("scripts/ingest.py", tmp_path / "one", *options, verb="run")
             assert ran.status == 0, ran.err
         assert content(tmp_path / "two" / "data" / "lake") == content(tmp_path / "one" / "data" / "lake")
         for options in given:
-            (plan,) = together(tmp_path / "two", [*options, "--json"], verb="plan")
+            plan = job.call("scripts/ingest.py", tmp_path / "two", *options, "--json", verb="plan")
             assert plan.status == 0 and plan.lines[-1]["calls"] == 0, "nothing that was fetched is forgotten"
     assert refused <= 2 and len(recorder.calls) > 50
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """Mount a little memory as the disk of a lake."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, text=True
-    )
-    if made.returncode:
-        pytest.skip(f"mounting a small file system needs root: {made.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.mark.slow
 def test_a_disk_that_fills_up_loses_nothing(disk: Path, tmp_path: Path) -> None:
     """The same command, with a little more room each time, ends with the content of one run."""
     once, small = tmp_path / "once", tmp_path / "small"
-    (ran,) = together(once, words(once))
+    ran = job.call("scripts/ingest.py", once, *words(once), verb="run")
     assert ran.status == 0, ran.err
     failures, held = [], []
     for size in range(100, 3000, 80):
         subprocess.run(["mount", "-o", f"remount,size={size}k", str(disk)], check=True)
-        (ran,) = together(small, [*words(small), "--lake.path", str(disk / "lake")])
+        ran = job.run("scripts/ingest.py", small, *words(small), "--lake.path", str(disk / "lake"), verb="run")
         if ran.status == 0:
             break
         assert ran.status == 2 and "Traceback" not in ran.err, ran.err

@@ -15,10 +15,10 @@ import pytest
 from . import job
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+def start(folder: Path, script: str = "run_optimized_pipeline.py") -> subprocess.Popen[str]:
     folder.mkdir(parents=True, exist_ok=True)
     return subprocess.Popen(
-        job.command("run_optimized_pipeline.py", folder, *job.SMOKE, *words),
+        job.command(script, folder, *job.SMOKE),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -29,8 +29,8 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
 
 
 def signalled(folder: Path, number: int, stage: str, after_s: float) -> tuple[int, str, Path]:
-    """Send a signal to the whole process group, as a terminal does, some time into a stage."""
-    process = start(folder)
+    """Send a signal to the whole process group, as a terminal does, some time into the last stage of a run."""
+    process = start(folder, f"scripts/{stage}.py")
     assert process.stdout is not None
     for line in process.stdout:
         event = json.loads(line)
@@ -46,10 +46,10 @@ def signalled(folder: Path, number: int, stage: str, after_s: float) -> tuple[in
     ("number", "stage", "after_s", "code"),
     [
         (signal.SIGINT, "ingest", 0.5, 130),
-        (signal.SIGINT, "features", 0.1, 130),
-        (signal.SIGINT, "train", 0.5, 130),
-        (signal.SIGINT, "report", 0.3, 130),
         (signal.SIGTERM, "train", 0.3, 143),
+        pytest.param(signal.SIGINT, "features", 0.1, 130, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, "train", 0.5, 130, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, "report", 0.3, 130, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_ends_the_run_with_a_sentence_and_it_goes_on(
@@ -65,9 +65,9 @@ def test_a_signal_ends_the_run_with_a_sentence_and_it_goes_on(
     assert "the same command goes on where it stopped" in err
     assert "Traceback" not in err
     assert json.loads((folder / "manifest.json").read_text())["state"] == "failed"
-    ran = job.run("run_optimized_pipeline.py", tmp_path, *job.SMOKE)
+    ran = job.run(f"scripts/{stage}.py", tmp_path, *job.SMOKE)
     assert ran.status == 0, ran.err
-    assert job.manifests(tmp_path)["report"]["content"] == job.manifests(finished[0])["report"]["content"]
+    assert job.manifests(tmp_path)[stage]["content"] == job.manifests(finished[0])[stage]["content"]
 
 
 def test_two_runs_at_once_share_the_work_and_not_the_run_folder(tmp_path: Path) -> None:

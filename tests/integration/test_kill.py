@@ -17,6 +17,7 @@ import pytest
 from . import job
 
 STAGES = ["ingest", "features", "train", "predict", "backtest", "report"]
+SLOW = pytest.mark.slow
 
 
 def killed(script: str, folder: Path, words: tuple[str, ...], stage: str, after_s: float) -> bool:
@@ -73,12 +74,12 @@ def moments(finished: tuple[Path, job.Ran], tmp_path: Path, stage: str, count: i
     raise AssertionError(f"only {hits} of {count} kills came while {stage} worked: this proves nothing")
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [s if s in ("features", "backtest") else pytest.param(s, marks=SLOW) for s in STAGES])
 def test_killed_once(finished: tuple[Path, job.Ran], tmp_path: Path, stage: str) -> None:
     moments(finished, tmp_path, stage, 1, seed=1)
 
 
-@pytest.mark.slow
+@SLOW
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed_at_ten_random_moments(finished: tuple[Path, job.Ran], tmp_path: Path, stage: str) -> None:
     moments(finished, tmp_path, stage, 10, seed=2)

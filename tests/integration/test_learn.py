@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from pipeline.cluster import Cluster, ClusterSection
@@ -19,6 +15,7 @@ from pipeline.job import Job
 from pipeline.learn.predict import predict
 from pipeline.learn.train import train
 from storage.emit import silent
+from tests.clients import killed_client
 from tests.feature_blocks import Recorder, write_blocks
 from training.data import DataError
 from training.section import PredictSection, TrainSection
@@ -125,24 +122,10 @@ if __name__ == "__main__":
 
 
 def test_a_killed_client_goes_on_where_it_was(
-    cluster: Cluster, features: Path, whole: dict[str, Any], tmp_path: Path, root: Path
+    cluster: Cluster, features: Path, whole: dict[str, Any], tmp_path: Path
 ) -> None:
-    script = tmp_path / "client.py"
-    script.write_text(CLIENT)
     out = tmp_path / "train"
-    command = [sys.executable, str(script), str(out), str(features), SECTION.model_dump_json()]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(root)})
-    assert process.stdout is not None
-    timer = threading.Timer(60, process.kill)
-    timer.start()
-    for line in process.stdout:
-        if line.strip() == "2":
-            children = psutil.Process(process.pid).children(recursive=True)
-            process.kill()
-            break
-    timer.cancel()
-    assert process.wait() == -signal.SIGKILL
-    assert not psutil.wait_procs(children, timeout=20)[1], "a worker outlived its client"
+    killed_client(CLIENT, tmp_path, out, features, SECTION.model_dump_json(), last="2")
     emit = Recorder()
     job = Job(out, {"features": features}, cluster, emit)
     result = train(job, SplitSection(), SECTION)

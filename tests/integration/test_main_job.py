@@ -62,7 +62,7 @@ def test_again_everything_is_reused_and_no_cluster_started(finished: tuple[Path,
 
 def test_a_changed_worker_count_invalidates_nothing(finished: tuple[Path, job.Ran]) -> None:
     folder, _ = finished
-    found = job.run(
+    found = job.call(
         "run_optimized_pipeline.py", folder, *job.SMOKE, "--cluster.threads", "1", "--kis.max_workers", "3", "--dry-run"
     )
     assert {line.split()[1] for line in found.out.splitlines()} == {"reuse"}
@@ -70,7 +70,7 @@ def test_a_changed_worker_count_invalidates_nothing(finished: tuple[Path, job.Ra
 
 def test_after_a_change_of_training_ingest_and_features_are_reused(finished: tuple[Path, job.Ran]) -> None:
     folder, _ = finished
-    plan = job.run("run_optimized_pipeline.py", folder, *job.SMOKE, "--train.hidden_size", "8", "--dry-run")
+    plan = job.call("run_optimized_pipeline.py", folder, *job.SMOKE, "--train.hidden_size", "8", "--dry-run")
     verbs = {line.split()[0]: line.split()[1] for line in plan.out.splitlines()}
     assert verbs == {
         "ingest": "reuse",
@@ -142,7 +142,7 @@ def test_a_run_that_fails_says_so_in_one_sentence(tmp_path: Path) -> None:
 def test_bad_input_is_said_clearly(
     finished: tuple[Path, job.Ran], tmp_path: Path, words: tuple[str, ...], said: str
 ) -> None:
-    ran = job.run("run_optimized_pipeline.py", tmp_path, *job.SMOKE, *words)
+    ran = job.call("run_optimized_pipeline.py", tmp_path, *job.SMOKE, *words)
     assert ran.status == 2, ran.out[-2000:] + ran.err
     assert re.search(said, ran.err), ran.err
     assert "Traceback" not in ran.err
@@ -153,7 +153,7 @@ def test_a_port_in_use_is_said_clearly(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        ran = job.run("scripts/ingest.py", tmp_path, *job.SMOKE, "--kis.simulator.port", port)
+        ran = job.call("scripts/ingest.py", tmp_path, *job.SMOKE, "--kis.simulator.port", port)
     assert ran.status == 2, ran.out[-2000:]
     assert port in ran.err
     assert "Traceback" not in ran.err
@@ -164,7 +164,7 @@ def test_a_gpu_that_is_not_there_is_said_clearly(tmp_path: Path) -> None:
 
     if gpu_count():
         pytest.skip("this machine has a GPU")
-    ran = job.run("run_optimized_pipeline.py", tmp_path, *job.SMOKE, "--cluster.device", "gpu")
+    ran = job.call("run_optimized_pipeline.py", tmp_path, *job.SMOKE, "--cluster.device", "gpu")
     assert ran.status == 2
     assert "expected a GPU" in ran.err
 

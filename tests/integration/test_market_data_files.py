@@ -16,6 +16,7 @@ import pytest
 
 from pipeline import quality
 from pipeline.importers import FilesError, ImportSection, Loaded, load
+from pipeline.summary import summary
 from storage.schema import KEYS, content_digest
 
 KEY = [name for name in KEYS["bars"] if name != "source"]
@@ -102,12 +103,12 @@ def test_close_panels_from_archive_and_parquet_are_the_same(
 
 
 def test_what_the_close_panels_hide_is_in_the_summary(market_data: Path) -> None:
-    found = quality.summary(_bars(_loaded(market_data / "krx_close_2021.parquet")), market="KRX")
+    found = summary(_bars(_loaded(market_data / "krx_close_2021.parquet")), market="KRX")
     assert found["flat_runs"]["symbols"] >= 100 and found["flat_runs"]["worst"][0]["sessions"] > 700
     assert found["short"]["symbols"] == 67 and found["short"]["worst"][0]["rows"] == 3
     assert found["gaps"]["rows"] == 0
     assert 5 <= found["beyond_limit"]["rows"] <= 8 and found["beyond_limit"]["worst"][0]["symbol"] == "260970"
-    naver = quality.summary(_bars(_loaded(market_data / "krx_daily_raw" / "v1")), market="KRX")
+    naver = summary(_bars(_loaded(market_data / "krx_daily_raw" / "v1")), market="KRX")
     assert naver["basis_jumps"]["worst"][0]["symbol"] == "035420" and naver["off_tick"] > 0.2
 
 
@@ -139,7 +140,7 @@ def test_hourly_candles_of_41_pairs(market_data: Path) -> None:
     assert (pc.min(lengths["ts_count"]).as_py(), pc.max(lengths["ts_count"]).as_py()) == (2_334, 4_090)
     assert pc.min(bars["ts"]).as_py() == datetime(2021, 1, 1, 1, tzinfo=UTC), "the start was midnight"
     assert set(pc.unique(bars["interval"]).to_pylist()) == {"1h"} and "BTC/USDT" in lengths["symbol"].to_pylist()
-    found = quality.summary(bars, market="other")
+    found = summary(bars, market="other")
     assert found["uneven"]["rows"] > 0 and any("longer than a bar" in text for text in found["notes"])
 
 
@@ -155,7 +156,7 @@ def test_quarter_hours_in_local_time_whose_clock_changes(market_data: Path) -> N
     ends = bars["ts"].to_pylist()
     assert ends[0] == datetime(2023, 12, 31, 23, 15, tzinfo=UTC), "00:14:59.999 one hour east of Greenwich"
     assert {b - a for a, b in pairwise(ends)} == {timedelta(minutes=15)}, "no hour is lost or doubled on 2024-03-31"
-    found = quality.summary(bars, market="other")
+    found = summary(bars, market="other")
     assert found["uneven"]["rows"] == 0 == found["without_volume"] and found["notes"] == []
 
 
@@ -171,7 +172,7 @@ def test_hourly_bars_newest_first_after_a_comment(market_data: Path) -> None:
     last = bars.slice(bars.num_rows - 1).to_pylist()[0]
     assert last["ts"] == datetime(2019, 10, 17, 10, tzinfo=UTC) and last["close"] == 8035.88
     assert (last["volume"], last["turnover"]) == (61.25, 492394.56), "coins, and the dollars paid for them"
-    found = quality.summary(bars, market="other")
+    found = summary(bars, market="other")
     assert found["without_volume"] == 28 and "28 bars have no volume" in found["notes"]
 
 
@@ -193,7 +194,7 @@ def test_currencies_with_scaled_prices_and_weekends(market_data: Path) -> None:
         assert 75 < pc.min(yen).as_py() < pc.max(yen).as_py() < 130
     hourly = next(part.bars for part in parts if part.interval == "1h")
     assert hourly.slice(0, 1)["volume"][0].as_py() > 0, "ticks are counted as volume"
-    found = quality.summary(hourly.filter(pc.equal(hourly["symbol"], "USDJPY")), market="other")
+    found = summary(hourly.filter(pc.equal(hourly["symbol"], "USDJPY")), market="other")
     assert 450 <= found["uneven"]["rows"] <= 550 and 70 < found["uneven"]["worst"][0]["hours"] <= 80
 
 
@@ -207,11 +208,11 @@ def test_one_source_of_a_table_of_several(market_data: Path) -> None:
 def test_known_troubles_of_daily_files_are_notes(market_data: Path) -> None:
     bars = _bars(_loaded(market_data / "krx_daily_raw" / "v1"))
     index = pc.equal(bars["symbol"], "KOSPI")
-    found = quality.summary(bars.filter(pc.invert(index)), market="KRX")
+    found = summary(bars.filter(pc.invert(index)), market="KRX")
     assert found["saturdays"] == 2_346
     notes = " | ".join(found["notes"])
     assert "2,346 bars are of Saturdays" in notes and "off any price tick" in notes
     assert "beyond the price limit" in notes and "symbol 035420" in notes
     assert _counts(_loaded(market_data / "krx_daily_raw" / "v1"))["whole_points"] == int(pc.sum(index).as_py())
-    both = quality.summary(_bars(_loaded(market_data / "krx_daily_raw" / "v3")), market="KRX")
+    both = summary(_bars(_loaded(market_data / "krx_daily_raw" / "v3")), market="KRX")
     assert both["without_volume"] == 3 and "3 bars have no volume" in both["notes"]

@@ -6,8 +6,6 @@ import fcntl
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -27,6 +24,7 @@ from pipeline.learn.train import train
 from pipeline.learn.tune import tune
 from storage.emit import silent
 from storage.studies import StudyAddress, open_storage
+from tests.clients import killed_client
 from tests.feature_blocks import Recorder, write_blocks
 from tests.search_objectives import Logged, broken, no_number
 from training.model import load_model
@@ -151,27 +149,18 @@ if __name__ == "__main__":
 """
 
 
-def test_a_killed_client_goes_on_and_a_living_one_is_not_disturbed(
-    cluster: Cluster, tmp_path: Path, root: Path
-) -> None:
-    script = tmp_path / "client.py"
-    script.write_text(CLIENT)
-    command = [sys.executable, str(script), str(tmp_path / "j"), str(tmp_path / "log"), section().model_dump_json()]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(root)})
-    assert process.stdout is not None
-    timer = threading.Timer(60, process.kill)
-    timer.start()
-    for line in process.stdout:
-        if line.strip() == "1":
-            with pytest.raises(SearchError, match=f"no other client .*:{process.pid}:"):
+def test_a_killed_client_goes_on_and_a_living_one_is_not_disturbed(cluster: Cluster, tmp_path: Path) -> None:
+    refused: list[str] = []
+
+    def intrude(line: str, pid: int) -> None:
+        if line == "1":
+            with pytest.raises(SearchError, match=f"no other client .*:{pid}:"):
                 search(cluster, tmp_path / "j", Logged(tmp_path / "log"))
-        if line.strip() == "3":
-            children = psutil.Process(process.pid).children(recursive=True)
-            process.kill()
-            break
-    timer.cancel()
-    assert process.wait() == -signal.SIGKILL
-    psutil.wait_procs(children, timeout=20)
+            refused.append(line)
+
+    words = (tmp_path / "j", tmp_path / "log", section().model_dump_json())
+    killed_client(CLIENT, tmp_path, *words, last="3", each=intrude)
+    assert refused == ["1"]
     study = search(cluster, tmp_path / "j", Logged(tmp_path / "log"))
     counted = complete(study, 8)
     assert any(void(t) for t in study.get_trials(deepcopy=False))

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pipeline import krx
 from pipeline.kis import layouts, master, wire
 from pipeline.kis.errors import Mask, judge
+from tests.kis_pages import render_daily
 
 Parse = Callable[[Mapping[str, Any]], Any]
 DAYS = krx.sessions("2024-03-04", "2024-03-15")
@@ -58,7 +59,7 @@ def _pages() -> dict[str, dict[str, Any]]:
     facts |= {"scty_grp_id_cd": "ST", "stck_kind_cd": "101", "lstg_stqt": "5969782550", "scts_mket_lstg_dt": "19750611"}
     price = dict.fromkeys(layouts.PRICE.summary_fields, "1") | {"stck_shrn_iscd": "005930", "iscd_stat_cls_code": "55"}
     return {
-        "daily": {"output1": {}, "output2": wire.render_daily(_table(layouts.DAILY_ROWS, **days))},
+        "daily": {"output1": {}, "output2": render_daily(_table(layouts.DAILY_ROWS, **days))},
         "minutes": {"output1": {}, "output2": minute},
         "today": {"output1": {}, "output2": minute},
         "index": {"output1": {}, "output2": wire.render_index(_table(layouts.INDEX_ROWS, **days))},

@@ -2,72 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from distributed import get_task_stream
 
-from pipeline.backtest import BacktestError, BacktestSection
+from pipeline.backtest import BacktestSection
 from pipeline.backtest.engine import run
 from pipeline.backtest.kernel import simulate
-from pipeline.backtest.portfolio import decisions, resolved_mode, sleeves
-from pipeline.backtest.stage import backtest
-from pipeline.cluster import Cluster, ClusterSection
-from pipeline.job import Job
+from pipeline.backtest.portfolio import decisions
 from pipeline.receipt import Receipt
-from storage.emit import silent
-from storage.store import read_json
 from tests.stage_directories import World, write_predictions
 
-NAN = math.nan
-EXACT = {
-    "mode": "top_k",
-    "k": 1,
-    "rebalance": 1,
-    "capital": 1_000_000,
-    "commission_bp": 0.0,
-    "slippage_bp": 0.0,
-    "participation": 1.0,
-}
-
-
-class Result:
-    """What a backtest left, as rows."""
-
-    def __init__(self, out: Path, summary: dict[str, Any]) -> None:
-        self.summary = summary
-        self.equity: list[dict[str, Any]] = pq.read_table(out / "equity.parquet").to_pylist()
-        self.trades: list[dict[str, Any]] = pq.read_table(out / "trades.parquet").to_pylist()
-        self.metrics: dict[str, Any] = read_json(out / "metrics.json")
-
-    def column(self, name: str) -> list[Any]:
-        return [row[name] for row in self.equity]
-
-    def did(self, world: World) -> list[tuple[int, str, str, int, float]]:
-        """Return (session, symbol, side, shares, price) of each trade."""
-        at = {ts.item(): t for t, ts in enumerate(world.ts)}
-        return [
-            (at[r["ts"].replace(tzinfo=None)], r["symbol"], r["side"], r["shares"], r["price"]) for r in self.trades
-        ]
-
-
-def traded(tmp_path: Path, world: World, scores: Any, split: Sequence[str] | None = None, **settings: Any) -> Result:
-    """Run the backtest on a world; by default every session is of the test split."""
-    ingest = world.write(tmp_path)
-    values = np.asarray(scores, np.float64)
-    predict = write_predictions(tmp_path / "predict", world, {"lstm": values}, split or ["test"] * len(values))
-    out = tmp_path / "out"
-    out.mkdir()
-    section = BacktestSection.model_validate(EXACT | settings)
-    return Result(out, run(str(ingest), str(predict), str(out), section))
+from .backtests import EXACT, NAN, Result, traded
 
 
 def test_decided_at_the_close_filled_at_the_next_open(tmp_path: Path) -> None:
@@ -295,67 +244,6 @@ def test_slippage_goes_to_the_worse_tick_and_stays_inside_the_limits(tmp_path: P
     assert capped.trades[0]["price"] == 13_000
 
 
-def test_decisions_come_every_n_sessions(tmp_path: Path) -> None:
-    scores = [[2, 1], [1, 2], [1, 2], [1, 2], [1, 2], [1, 2]]
-    result = traded(tmp_path, world := World(["A", "B"], [[1000, 1000]] * 6), scores, rebalance=3)
-    assert [row[:3] for row in result.did(world)] == [(1, "A", "buy"), (4, "A", "sell"), (4, "B", "buy")]
-
-
-def test_a_session_without_any_score_decides_nothing(tmp_path: Path) -> None:
-    scores = [[1, NAN], [NAN, NAN], [NAN, NAN], [NAN, 1], [NAN, NAN]]
-    result = traded(tmp_path, world := World(["A", "B"], [[1000, 1000]] * 5), scores)
-    assert [row[:3] for row in result.did(world)] == [(1, "A", "buy"), (4, "A", "sell"), (4, "B", "buy")]
-
-
-def test_few_symbols_are_traded_in_time_many_across(tmp_path: Path) -> None:
-    auto = BacktestSection()
-    assert resolved_mode(auto, 19) == "time_series"
-    assert resolved_mode(auto, 20) == "top_k"
-    assert resolved_mode(BacktestSection(mode="top_k"), 3) == "top_k"
-
-
-def _timed(tmp_path: Path, after: float) -> Result:
-    """30 validation sessions in which scores above 0.5 precede rises, then 10 whose prices depend on `after`."""
-    rng = np.random.default_rng(5)
-    score = rng.uniform(0, 1, (40, 2))
-    moves = np.where(score[:-1] > 0.5, 1.03, 0.98)
-    moves[30:] = after
-    close = np.rint(50_000 * np.cumprod(np.vstack([np.ones(2), moves]), axis=0))
-    world = World(["A", "B"], close, np.vstack([close[:1], close[:-1]]))  # moves come after the fill
-    return traded(tmp_path, world, score, ["valid"] * 30 + ["test"] * 10, mode="auto")
-
-
-def test_threshold_is_fitted_on_validation_and_sees_nothing_later(tmp_path: Path) -> None:
-    up, down = _timed(tmp_path / "up", 1.01), _timed(tmp_path / "down", 0.9)
-    assert up.metrics["mode"] == "time_series"
-    assert up.metrics["threshold"] == down.metrics["threshold"]
-    assert 0.35 < up.metrics["threshold"]["value"] < 0.65
-    assert len(up.metrics["threshold"]["tried"]) == 9
-    assert up.metrics["metrics"]["sessions"] == 10
-
-
-def test_sleeves_count_symbols_known_so_far_and_nobody_from_later(tmp_path: Path) -> None:
-    """C has its first score in session 3: before, equity is cut in two, whatever comes later."""
-    close = np.full((6, 3), 1000.0)
-    scores = np.array([[1, 1, NAN]] * 3 + [[1, 1, 1]] * 3)
-    whole = traded(tmp_path / "whole", World(["A", "B", "C"], close), scores, mode="time_series")
-    assert whole.column("gross_exposure")[1:4] == [1.0, 1.0, 1.0]
-    assert [row["symbol"] for row in whole.trades if row["left"] == 333] == ["A", "B", "C"]
-    for t in (2, 4):
-        cut = traded(tmp_path / str(t), World(["A", "B", "C"], close[:t]), scores[:t], mode="time_series")
-        assert cut.equity == whole.equity[:t]
-
-
-def test_sleeves_and_mode_know_the_symbols_of_validation(tmp_path: Path) -> None:
-    world = World(["A", "B"], [[1000, 1000]] * 4)
-    scores = [[1, 1], [1, 1], [2, NAN], [2, NAN]]
-    result = traded(tmp_path, world, scores, ["valid", "valid", "test", "test"], mode="time_series")
-    assert result.metrics["threshold"]["value"] == 1.0  # too few scores: their median
-    assert result.column("gross_exposure") == [0.0, 0.5], "B keeps its sleeve"
-    assert sleeves(np.array([[1, NAN], [NAN, NAN]]), np.array([False, True])).tolist() == [2, 2]
-    assert sleeves(np.array([[NAN, NAN], [NAN, 1]]), np.array([False, False])).tolist() == [1, 1]
-
-
 def test_a_halt_in_closes_with_volume_is_not_traded(tmp_path: Path) -> None:
     world = World(["A"], [[1000], [1000], [1100]], volume=[[9e9], [0], [9e9]])
     ingest = world.write(tmp_path)
@@ -365,15 +253,6 @@ def test_a_halt_in_closes_with_volume_is_not_traded(tmp_path: Path) -> None:
     (out := tmp_path / "out").mkdir()
     result = Result(out, run(str(ingest), str(predict), str(out), BacktestSection.model_validate(EXACT)))
     assert result.did(world) == [(2, "A", "buy", 909, 1100.0)]
-
-
-def test_without_validation_scores_the_threshold_is_zero_and_says_so(tmp_path: Path) -> None:
-    world = World(["A", "B"], [[1000, 1000]] * 3)
-    result = traded(tmp_path, world, [[0.1, -0.1], [0.1, -0.1], [0.1, -0.1]], mode="time_series")
-    assert result.metrics["threshold"]["value"] == 0
-    assert "zero is used" in result.metrics["threshold"]["why"]
-    assert [row[1] for row in result.did(world)] == ["A"]
-    assert result.column("gross_exposure")[-1] == 0.5
 
 
 def test_benchmark_is_the_mean_adjusted_return_of_all_symbols(tmp_path: Path) -> None:
@@ -387,27 +266,6 @@ def test_benchmark_is_the_mean_adjusted_return_of_all_symbols(tmp_path: Path) ->
     assert result.column("benchmark") == pytest.approx([1e6, 1e6 * first, 1e6 * first * (1 + 0.2 / 3)])
 
 
-def test_equity_and_trades_have_the_columns_that_the_report_reads(tmp_path: Path) -> None:
-    result = traded(tmp_path, World(["A"], [[1000]] * 3), [[1], [1], [1]])
-    assert list(result.equity[0]) == [
-        *("ts", "equity", "cash", "benchmark", "gross_exposure", "turnover", "commission", "tax", "n_positions")
-    ]
-    assert list(result.trades[0])[:9] == [
-        "ts",
-        "symbol",
-        "side",
-        "shares",
-        "price",
-        "value",
-        "commission",
-        "tax",
-        "reason",
-    ]
-    assert result.equity[0]["ts"].isoformat() == "2023-03-02T06:30:00+00:00"
-    assert result.column("turnover") == [0.0, 0.5, 0.0]
-    assert result.summary["rows"] == 3
-
-
 def test_a_symbol_halted_at_the_start_has_its_last_close_from_before(tmp_path: Path) -> None:
     """The base price, and with it the limit, comes from bars before the first traded session."""
     world = World(["A", "B"], [[1000, 1000], [1000, 1000], [NAN, 1000], [1300, 1000], [1310, 1000]])
@@ -417,85 +275,17 @@ def test_a_symbol_halted_at_the_start_has_its_last_close_from_before(tmp_path: P
     assert result.equity[1]["benchmark"] == pytest.approx(1e6 * (1 + 0.3 / 2))
 
 
-def test_scores_of_several_bars_a_day_count_with_their_last(tmp_path: Path) -> None:
-    world = World(["A", "B"], [[1000, 1000]] * 3)
-    ingest = world.write(tmp_path)
-    predict = write_predictions(tmp_path / "predict", world, {"lstm": [[2, 1], [2, 1], [2, 1]]}, ["test"] * 3)
-    table = pq.read_table(predict / "predictions.parquet")
-    earlier = [
-        {**row, "ts": row["ts"] - timedelta(hours=1), "score_lstm": -row["score_lstm"]} for row in table.to_pylist()
-    ]
-    both = pa.concat_tables([table, pa.Table.from_pylist(earlier, table.schema)])
-    pq.write_table(both, predict / "predictions.parquet")
-    (tmp_path / "out").mkdir()
-    run(str(ingest), str(predict), str(tmp_path / "out"), BacktestSection.model_validate(EXACT))
-    assert pq.read_table(tmp_path / "out" / "trades.parquet")["symbol"].to_pylist() == ["A"]
-
-
-def test_what_cannot_be_traded_is_said(tmp_path: Path) -> None:
-    world = World(["A"], [[1000]] * 3)
-    ingest = world.write(tmp_path)
-    predict = write_predictions(tmp_path / "predict", world, {"ridge": [[1], [1], [1]]}, ["valid"] * 3)
-
-    def go(**settings: Any) -> None:
-        run(str(ingest), str(predict), str(tmp_path), BacktestSection.model_validate(EXACT | settings))
-
-    with pytest.raises(BacktestError, match=r"model 'lstm'.*got models \['ridge'\]"):
-        go()
-    with pytest.raises(BacktestError, match="split 'test', got none"):
-        go(model="ridge")
-    (predict / "predictions.parquet").unlink()
-    with pytest.raises(BacktestError, match="run the predict stage"):
-        go()
-    other = World(["A"], [[1000]] * 3, start="2025-03-04")
-    write_predictions(tmp_path / "predict", other, {"lstm": [[1], [1], [1]]}, ["test"] * 3)
-    with pytest.raises(BacktestError, match="got none"):
-        go()
-
-
-def test_the_stage_runs_as_a_task_and_its_content_is_its_own(tmp_path: Path) -> None:
-    rng = np.random.default_rng(1)
-    close = np.rint(20_000 * np.cumprod(rng.normal(1, 0.02, (60, 25)), axis=0))
-    world = World([f"{i:06d}" for i in range(25)], close)
-    ingest = world.write(tmp_path)
-    predict = write_predictions(tmp_path / "predict", world, {"lstm": rng.normal(size=(60, 25))}, ["test"] * 60)
-    section = BacktestSection(k=5)
-    contents = []
-    with Cluster(ClusterSection(device="cpu", threads=2)) as cluster:
-        with get_task_stream(cluster.client()) as tasks:
-            for name in ("one", "two"):
-                out = tmp_path / name
-                out.mkdir()
-                if name == "two":  # what a killed attempt left
-                    (out / "equity.parquet").write_bytes(b"half")
-                job = Job(out, {"ingest": ingest, "predict": predict}, cluster, silent)
-                contents.append(backtest(job, section))
-        assert {task["key"].split("-")[0] for task in tasks.data} == {"backtest"}
-    assert contents[0] == contents[1]
-    assert contents[0]["mode"] == "top_k"
-    assert contents[0]["rows"] == 60
-    equity = pq.read_table(tmp_path / "two" / "equity.parquet").to_pydict()
-    assert min(equity["cash"]) >= 0
-    assert max(equity["n_positions"]) == 5
-    other = backtest_content(ingest, predict, tmp_path / "three", section.model_copy(update={"k": 6}))
-    assert other != contents[0]["content"]
-
-
-def backtest_content(ingest: Path, predict: Path, out: Path, section: BacktestSection) -> str:
-    out.mkdir()
-    return str(run(str(ingest), str(predict), str(out), section)["content"])
-
-
 def test_every_rule_names_tests_that_exist(root: Path) -> None:
     """The page of rules is only worth something while its tests are there."""
     files = {
         "U": "tests/unit/test_backtest.py",
+        "D": "tests/unit/test_backtest_decisions.py",
         "P": "tests/property/test_backtest_property.py",
         "M": "tests/unit/test_backtest_metrics.py",
-        "F": "tests/unit/test_features.py",
+        "F": "tests/unit/test_features_bars.py",
         "T": "tests/unit/test_tradable.py",
     }
-    named = re.findall(r"`([UPMFT])::(\w+)`", (root / "docs" / "order-semantics.md").read_text(encoding="utf-8"))
+    named = re.findall(r"`([UDPMFT])::(\w+)`", (root / "docs" / "order-semantics.md").read_text(encoding="utf-8"))
     assert len(named) > 30
     there = {key: set(re.findall(r"^def (test_\w+)", (root / path).read_text(), re.M)) for key, path in files.items()}
     assert not [f"{key}::{name}" for key, name in named if name not in there[key]]

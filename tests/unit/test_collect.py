@@ -7,9 +7,10 @@ import pyarrow as pa
 import pytest
 
 from pipeline import krx
-from pipeline.collect import Origin, Reading, Task, checked
-from pipeline.kis.history import History
 from pipeline.kis.layouts import INDEX_ROWS
+from pipeline.kis.pages import History
+from pipeline.origin import Origin, Reading, checked
+from pipeline.task import Task
 from tests.unit.test_kis_history import days
 
 SEAM = krx.sessions("2026-09-10", "2026-09-16")  # after-market trade begins on the 14th

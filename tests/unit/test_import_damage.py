@@ -84,10 +84,13 @@ def test_what_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pyte
     rows = 2**23
     same = pa.table({"date": pa.repeat("2020-01-02", rows), "close": pa.repeat(1.0, rows)})
     pq.write_table(same, tmp_path / "000060.parquet", compression="zstd")
+    stamped = same.set_column(0, "date", pa.repeat(1_577_923_200_000, rows))
+    feather.write_feather(stamped, str(tmp_path / "000070.feather"), compression="zstd")
     write(tmp_path, "005930.csv", HEADER + PLAIN)
     found = read_all(tmp_path)
     assert sorted((w["file"], w["reason"]) for w in found.quarantined.to_pylist()) == [
         ("000060.parquet", "grows_too_much"),
+        ("000070.feather", "grows_too_much"),
         ("000080.csv.gz", "grows_too_much"),
         ("all.zip/000020.csv", "grows_too_much"),
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -123,7 +122,7 @@ def test_complete_files_tell_listing_and_delisting(folder: Path) -> None:
 def test_complete_files_of_one_symbol_each_are_held_against_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["pipeline.importers.load"], "GROUP_BYTES", 1)  # the name is also a function's
+    monkeypatch.setattr("pipeline.importers.owners.GROUP_BYTES", 1)
     for code, last in ((A, 3), (B, 1)):
         rows = "".join(f"{day},1000\n" for day in _days("2020-01-02", "2020-01-07")[: last + 1])
         (tmp_path / f"{code}.csv").write_text("date,close\n" + rows)

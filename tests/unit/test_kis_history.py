@@ -15,7 +15,8 @@ from pipeline import krx
 from pipeline.kis import history
 from pipeline.kis.client import Answer
 from pipeline.kis.layouts import DAILY, DAILY_ROWS, MINUTE_ROWS, Tr
-from pipeline.kis.wire import render_daily, render_minutes
+from pipeline.kis.wire import render_minutes
+from tests.kis_pages import render_daily
 
 START, END = date(2025, 3, 3), date(2026, 2, 27)
 SESSIONS = krx.sessions(START, END)

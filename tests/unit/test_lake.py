@@ -138,7 +138,7 @@ def test_text_cannot_slip_from_one_cell_to_the_next() -> None:
 
 def test_an_unwritable_lake_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(LakeError, match=r"expected a writable lake at .*file/lake"):
+    with pytest.raises(LakeError, match=r"expected to write .* to .*file/lake.*set --lake.path"):
         Lake(tmp_path / "file" / "lake").write("bars", bars(["005930"], 1))
 
 

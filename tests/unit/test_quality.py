@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import krx, quality
+from pipeline.summary import summary
 from storage.schema import ACTIONS, BARS
 from tests import market
 
@@ -141,7 +142,7 @@ def test_dictionary_encoded_and_chunked_texts_are_the_same() -> None:
 def test_no_rows() -> None:
     good, wrong = quality.check(_table([]), market="KRX")
     assert good.num_rows == wrong.num_rows == 0 and quality.reasons(wrong) == {}
-    assert quality.summary(good, market="KRX") == {"rows": 0, "symbols": 0}
+    assert summary(good, market="KRX") == {"rows": 0, "symbols": 0}
 
 
 PRICE = st.one_of(st.sampled_from([0.0, -1.0, NAN, 100.0, 105.0, 110.0]), st.floats(1, 200))
@@ -214,7 +215,7 @@ def test_summary_counts_gaps_halts_jumps_and_short_histories() -> None:
     halted = {d: (10_000.0 if 40 <= i < 65 else c) for i, (d, c) in enumerate(steady.items())}
     split = {d: (c / 5 if i >= 100 else c) for i, (d, c) in enumerate(steady.items())}
     table = _daily({"A": steady, "B": gappy, "C": halted, "D": split, "E": dict(list(steady.items())[:3])})
-    found = quality.summary(table, market="KRX", limit=2)
+    found = summary(table, market="KRX", limit=2)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert (found["rows"], found["symbols"]) == (table.num_rows, 5)
     assert (found["start"], found["end"]) == ("2020-01-02", "2021-06-30")
@@ -237,31 +238,31 @@ def test_jump_that_an_action_explains_is_no_basis_jump() -> None:
         "factor": [5.0],
     }
     columns = {f.name: pa.array(action.get(f.name, [None]), f.type) for f in ACTIONS}
-    found = quality.summary(table, market="KRX", actions=pa.table(columns))
+    found = summary(table, market="KRX", actions=pa.table(columns))
     assert found["beyond_limit"]["explained"] == 1 and found["basis_jumps"]["rows"] == 0
-    assert quality.summary(table, market="KRX")["basis_jumps"]["rows"] == 1
+    assert summary(table, market="KRX")["basis_jumps"]["rows"] == 1
 
 
 def test_limit_is_that_of_the_day() -> None:
     jump = {"1994-05-02": 10_000.0, "1994-05-03": 11_000.0}  # the limit was below 7 %
-    assert quality.summary(_daily({"A": jump}), market="KRX")["beyond_limit"]["rows"] == 1
+    assert summary(_daily({"A": jump}), market="KRX")["beyond_limit"]["rows"] == 1
     jump = {"2020-01-02": 10_000.0, "2020-01-03": 12_950.0}
-    assert quality.summary(_daily({"A": jump}), market="KRX")["beyond_limit"]["rows"] == 0
+    assert summary(_daily({"A": jump}), market="KRX")["beyond_limit"]["rows"] == 0
 
 
 def test_prices_off_the_ticks_show_adjusted_files() -> None:
     days = [str(d) for d in krx.sessions("2020-01-02", "2020-01-31")]
     raw = {d: 50_000.0 + 100 * i for i, d in enumerate(days)}
-    assert quality.summary(_daily({"A": raw}), market="KRX")["off_tick"] == 0.0
+    assert summary(_daily({"A": raw}), market="KRX")["off_tick"] == 0.0
     adjusted = {d: round(c * 0.8173) for d, c in raw.items()}
-    assert quality.summary(_daily({"A": adjusted}), market="KRX")["off_tick"] > 0.8
+    assert summary(_daily({"A": adjusted}), market="KRX")["off_tick"] > 0.8
 
 
 def test_summary_of_minutes_and_of_another_exchange() -> None:
     table = market.bars(["A"], 5, interval="1m")
-    found = quality.summary(table, market="KRX")
+    found = summary(table, market="KRX")
     assert found["rows"] == 5 and "gaps" not in found
-    found = quality.summary(market.bars(["A"], 300), market="other")
+    found = summary(market.bars(["A"], 300), market="other")
     assert "gaps" not in found and found["short"]["symbols"] == 0
 
 
@@ -271,19 +272,19 @@ def test_steps_longer_than_a_bar_are_counted_elsewhere() -> None:
     table = table.set_column(table.column_names.index("ts"), "ts", minutes)
     keep = [i for i in range(table.num_rows) if i not in (3, 4, 5, 17)]
     gaps = table.take(pa.array(keep))
-    found = quality.summary(gaps, market="other", limit=1)
+    found = summary(gaps, market="other", limit=1)
     after = gaps["ts"][2].as_py().strftime("%Y-%m-%d %H:%M")
     worst = [{"symbol": "A", "after": after, "hours": pytest.approx(4 / 60, abs=0.01)}]
     assert found["uneven"] == {"rows": 2, "symbols": 2, "worst": worst}
-    assert "uneven" not in quality.summary(gaps, market="KRX")
-    assert quality.summary(table, market="other")["uneven"]["rows"] == 0
+    assert "uneven" not in summary(gaps, market="KRX")
+    assert summary(table, market="other")["uneven"]["rows"] == 0
 
 
 def test_saturdays_and_letters_are_noted() -> None:
-    found = quality.summary(_daily({"00680K": {"1998-12-04": 10.0, "1998-12-05": 10.0}}), market="KRX")
+    found = summary(_daily({"00680K": {"1998-12-04": 10.0, "1998-12-05": 10.0}}), market="KRX")
     assert (found["saturdays"], found["lettered"]) == (1, 1)
     notes = " | ".join(found["notes"])
     assert "1 bars are of Saturdays" in notes and "1 symbols have a letter" in notes
-    found = quality.summary(_daily({"005930": {"2020-01-02": 50_000.0, "2020-01-03": 50_100.0}}), market="KRX")
+    found = summary(_daily({"005930": {"2020-01-02": 50_000.0, "2020-01-03": 50_100.0}}), market="KRX")
     assert found["saturdays"] == found["lettered"] == 0
     assert found["notes"] == ["1 symbols have fewer than 250 bars (symbol 005930, rows 2)"]

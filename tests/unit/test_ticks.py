@@ -38,7 +38,7 @@ def minute_of(tape: Tape, minutes: Columns) -> np.ndarray:
 
 
 def test_trades_add_up_to_every_minute(market: Market, ticks: Ticks) -> None:
-    off = seen = 0
+    seen = 0
     for item in market.listings:
         for day in DAYS:
             try:
@@ -60,10 +60,10 @@ def test_trades_add_up_to_every_minute(market: Market, ticks: Ticks) -> None:
             np.testing.assert_array_equal(np.minimum.reduceat(tape.price, first), minutes["low"])
             np.testing.assert_array_equal(np.add.reduceat(tape.volume, first), minutes["volume"])
             np.testing.assert_array_equal(np.add.reduceat(tape.amount, first), minutes["turnover"])
-            plain = np.add.reduceat(tape.price * tape.volume, first) == minutes["turnover"]
-            assert plain[minutes["volume"] > 100.0].all()
-            off, seen = off + int((~plain).sum()), seen + len(plain)
-    assert seen > 30_000 and off < 0.08 * seen
+            np.testing.assert_array_equal(tape.amount, tape.price * tape.volume)
+            assert (tape.volume > 0.0).all()
+            seen += len(first)
+    assert seen > 30_000
 
 
 def test_auctions_are_single_prints_of_neither_side(market: Market, ticks: Ticks) -> None:

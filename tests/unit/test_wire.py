@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline import krx
 from pipeline.kis import layouts, master, wire
+from tests.kis_pages import render_daily
 
 MONEY = st.integers(1, 2**53 - 1).map(float)
 PRICE = st.integers(1, 3_000_000).map(float)
@@ -62,7 +63,7 @@ def daily_rows(draw: st.DrawFn) -> pa.Table:
 
 @given(daily_rows())
 def test_daily_rows_come_back(rows: pa.Table) -> None:
-    page = {"output2": [*wire.render_daily(rows), {}]}
+    page = {"output2": [*render_daily(rows), {}]}
     assert all(tuple(row) == layouts.DAILY.fields for row in page["output2"] if row)
     same(wire.parse_daily(page), rows)
 

@@ -19,9 +19,11 @@ from pipeline.kis.simulator.indices import index_minutes, index_rows
 from pipeline.kis.simulator.market import PRICES, Columns, Market
 from pipeline.kis.simulator.paths import DAYS, span
 from pipeline.kis.simulator.universe import stream
+from pipeline.kis.simulator.views import REGULAR, View, starts
 
 _CHUNK = 256  # sessions rendered together
 _CHUNKS = 384  # of about 0.1 MB
+_HISTORIES = 32  # rendered as a whole, of up to 2 MB
 _YEAR = timedelta(days=366)  # minutes are kept about that long
 _MINUTE = np.timedelta64(1, "m")
 _FLOWS = ("persons", "foreign", "institutions")
@@ -32,13 +34,14 @@ Rows = list[bytes]
 
 @dataclass(frozen=True)
 class Asked:
-    """What a chart call asks for, checked: KST days, a time of day in seconds, D W M or Y."""
+    """What a chart call asks for, checked: KST days, D W M or Y, and whose trades."""
 
     symbol: str
     start: np.datetime64
     end: np.datetime64
     period: str = "D"
     adjusted: bool = False
+    view: View = "J"
 
 
 def as_bytes(rows: list[Row]) -> Rows:
@@ -107,7 +110,7 @@ class Charts:
     def __init__(self, market: Market, rewriting: Rewriting | None = None) -> None:
         self.market, self.rewriting = market, rewriting
         self._chunk = lru_cache(maxsize=_CHUNKS)(self._render_chunk)
-        self._periods = lru_cache(maxsize=64)(self._render_periods)
+        self._periods = lru_cache(maxsize=_HISTORIES)(self._render_periods)
         self._session = lru_cache(maxsize=512)(self._render_session)
 
     def _shown(self, symbol: str, columns: Columns) -> Columns:
@@ -116,12 +119,12 @@ class Charts:
             return columns
         return self.rewriting.of(columns, DAYS[max(self.market.closed() - self.rewriting.sessions, 0)])
 
-    def stamp(self) -> int:
+    def stamp(self, view: View = "J") -> int:
         """Return a number that changes when what the market shows may change: each session's end, and each minute of a
         session."""
-        running = self.market.running()
+        running = self.market.running(view)
         minute = 0 if running is None else int(self.market.instant().astype("datetime64[m]").astype(np.int64))
-        return self.market.closed() * 100_000_000 + minute
+        return self.market.closed(view) * 100_000_000 + minute
 
     def _render_chunk(self, symbol: str, at: int, adjusted: bool, actions: int) -> tuple[int, Rows]:
         """Render the closed sessions of one chunk: the first one's place, and the rows. `actions` (how many are known)
@@ -131,14 +134,17 @@ class Charts:
         first = int(np.searchsorted(DAYS, columns["date"][0])) if len(columns["date"]) else at * _CHUNK
         return first, daily_rows(columns)
 
-    def _render_periods(self, symbol: str, period: str, adjusted: bool, stamp: int) -> tuple[krx.Days, Rows]:
-        columns = by_period(self._shown(symbol, self.market.daily(symbol, adjusted=adjusted)), period)
+    def _render_periods(
+        self, symbol: str, period: str, adjusted: bool, view: View, stamp: int
+    ) -> tuple[krx.Days, Rows]:
+        columns = by_period(self._shown(symbol, self.market.daily(symbol, adjusted=adjusted, view=view)), period)
         return columns["date"], daily_rows(columns)
 
     def daily(self, asked: Asked, most: int) -> Rows:
         """Return the latest `most` rows of FHKST03010100 in the range, newest first. Raises UnknownSymbol."""
-        if asked.period != "D":
-            days, rows = self._periods(asked.symbol, asked.period, asked.adjusted, self.stamp())
+        if asked.period != "D" or self.market.parts[asked.view] != REGULAR:
+            stamp = self.stamp(asked.view)
+            days, rows = self._periods(asked.symbol, asked.period, asked.adjusted, asked.view, stamp)
             first, last = np.searchsorted(days, asked.start), np.searchsorted(days, asked.end, side="right")
             return rows[int(first) : int(last)][-most:][::-1]
         listed, gone = span(self.market.listing(asked.symbol))
@@ -169,9 +175,11 @@ class Charts:
             return []
         return daily_rows(self.market.daily(asked.symbol, DAYS[running], DAYS[running], adjusted=asked.adjusted))
 
-    def _render_session(self, symbol: str, day: date, stamp: int) -> tuple[list[int], list[Row]]:
+    def _render_session(self, symbol: str, day: date, view: View, stamp: int) -> tuple[list[int], list[Row]]:
         """Return (labels as seconds of the KST day, rows), oldest first."""
-        minutes = self.market.minutes(symbol, day)
+        minutes = self.market.minutes(symbol, day, view)
+        if not len(minutes["end"]):
+            return [], []
         table = pa.table(
             [
                 pa.array(np.full(len(minutes["end"]), day, "datetime64[D]")),
@@ -185,28 +193,28 @@ class Charts:
         rows = wire.render_minutes(table)
         return [_seconds(row["stck_cntg_hour"]) for row in rows], rows
 
-    def session(self, symbol: str, day: date, until: int) -> list[Row]:
+    def session(self, symbol: str, day: date, until: int, view: View = "J") -> list[Row]:
         """Return the minutes of a day that have a label up to `until` (seconds of the KST day), newest first."""
-        over = np.datetime64(day) <= DAYS[max(self.market.closed() - 1, 0)]
-        labels, rows = self._session(symbol, day, 0 if over else self.stamp())
+        over = np.datetime64(day) <= DAYS[max(self.market.closed(view) - 1, 0)]
+        labels, rows = self._session(symbol, day, view, 0 if over else self.stamp(view))
         return rows[: int(np.searchsorted(labels, until, side="right"))][::-1]
 
-    def minutes_past(self, symbol: str, day: date, until: int, *, past: bool, most: int) -> Rows:
+    def minutes_past(self, symbol: str, day: date, until: int, *, past: bool, most: int, view: View = "J") -> Rows:
         """Return up to `most` minutes at or before (day, until), newest first.
 
         Where the day has none by then (a holiday, an early hour), those of the session before it, as KIS does; with
         `past` earlier sessions fill the page. Nothing older than about a year.
         """
         rows: list[Row] = []
-        oldest = self.market.today() - _YEAR
-        while len(rows) < most and day >= max(oldest, DAYS[0].item()):
-            rows += self.session(symbol, day, until)
+        oldest = max(self.market.today() - _YEAR, (krx.NXT_FIRST if view == "NX" else DAYS[0]).item())
+        while len(rows) < most and day >= oldest:
+            rows += self.session(symbol, day, until, view)
             if rows and not past:
                 break
             day, until = krx.previous_session(day), 86_400
         return as_bytes(rows[:most])
 
-    def minutes_today(self, symbol: str, until: int, *, past: bool, most: int) -> Rows:
+    def minutes_today(self, symbol: str, until: int, *, past: bool, most: int, view: View = "J") -> Rows:
         """Return up to `most` minutes of today at or before `until`, newest first.
 
         During a session the running minute shows the price it began with and the volume of the minute before, and
@@ -214,29 +222,36 @@ class Charts:
         then, the session before it.
         """
         today = self.market.today()
-        rows = self._to_come(symbol, today, until) + self.session(symbol, today, until)
+        rows = self._to_come(symbol, today, until, view) + self.session(symbol, today, until, view)
         if not rows and past:  # clients page until 09:00 with `past` on, so a page never leaves today once it is there
-            rows = self.session(symbol, krx.previous_session(today), 86_400)
+            rows = self.session(symbol, krx.previous_session(today), 86_400, view)
         return as_bytes(rows[:most])
 
-    def _to_come(self, symbol: str, today: date, until: int) -> list[Row]:
-        running = self.market.running()
-        known = self.session(symbol, today, 86_400) if running is not None else []
-        if not known:
+    def _to_come(self, symbol: str, today: date, until: int, view: View) -> list[Row]:
+        running = self.market.running(view)
+        known = self.session(symbol, today, 86_400, view) if running is not None else []
+        if running is None or not known:
             return []
         latest = known[0]
         flat = dict.fromkeys(("stck_oprc", "stck_hgpr", "stck_lwpr"), latest["stck_prpr"])
-        first = _seconds(latest["stck_cntg_hour"]) + 60
         now = self.market.now().astimezone(krx.KST)
         current = now.hour * 3600 + now.minute * 60
         rows = []
-        final = krx.session_close(today).astimezone(krx.KST) - timedelta(minutes=11)
-        for label in range(first, min(until, final.hour * 3600 + final.minute * 60) + 1, 60):
+        for label in self._labels(running, view):
+            if not max(_seconds(latest["stck_cntg_hour"]), current - 60) < label <= until:
+                continue
             volume = latest["cntg_vol"] if label == current else "0"
             rows.append(
                 latest | flat | {"stck_cntg_hour": f"{label // 3600:02d}{label // 60 % 60:02d}00", "cntg_vol": volume}
             )
         return rows[::-1]
+
+    def _labels(self, place: int, view: View) -> list[int]:
+        """Return the labels of a session's minutes in seconds of the KST day, without that of the closing auction."""
+        found = [starts(name, place) for name in self.market.parts[view]]
+        found[0] = found[0][:-1] if self.market.parts[view][0] == "regular" else found[0]
+        day = DAYS[place].astype("datetime64[s]") - np.timedelta64(9, "h")
+        return np.unique((np.concatenate(found) - day).astype("timedelta64[s]").astype(np.int64)).tolist()  # type: ignore[no-any-return]
 
     def index(
         self, code: str, start: np.datetime64, end: np.datetime64, period: str, most: int
@@ -288,7 +303,8 @@ class Charts:
     def latest_prices(self, asked: Asked, most: int) -> Rows:
         """Return the rows of FHKST01010400, the latest `most` periods, newest first. Raises UnknownSymbol."""
         columns = by_period(
-            self._shown(asked.symbol, self.market.daily(asked.symbol, adjusted=asked.adjusted)), asked.period
+            self._shown(asked.symbol, self.market.daily(asked.symbol, adjusted=asked.adjusted, view=asked.view)),
+            asked.period,
         )
         rows = [orjson.loads(row) for row in daily_rows({name: values[-most:] for name, values in columns.items()})]
         before = np.append(np.nan, columns["volume"][:-1])[-most:]
@@ -300,11 +316,11 @@ class Charts:
             row |= extra | {"prdy_vrss_vol_rate": rate[at], "prdy_ctrt": change[at], "acml_prtt_rate": row["prtt_rate"]}
         return as_bytes([{field: row[field] for field in layouts.DAILY_PRICE.fields} for row in rows])[::-1]
 
-    def investors(self, symbol: str, most: int) -> Rows:
+    def investors(self, symbol: str, most: int, view: View = "J") -> Rows:
         """Return the flows of the latest sessions, newest first; of a running session blanks. Raises UnknownSymbol."""
-        flows = self.market.flows(symbol, most)
+        flows = self.market.flows(symbol, most, view=view)
         days, million = flows["date"], flows["price"] / 1e6
-        running = self.market.running()
+        running = self.market.running(view)
         unknown = np.zeros(len(days), bool) if running is None else days == DAYS[running]
         columns = {"date": pa.array(days), "ts": pa.array(krx.session_closes(days)).cast(layouts.STAMP)}
         columns |= {"close": pa.array(flows["close"]), "change": pa.array(flows["close"] - flows["base"])}

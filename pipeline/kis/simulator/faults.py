@@ -26,7 +26,10 @@ _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 _REMEMBERED = 512  # pages that may come once more
 _SERVED = 64  # calls that a token serves before a fault takes it: more than a client has in flight
 _NOTHING = b"{}"
-_CURSORS = ("FID_INPUT_DATE_1", "FID_INPUT_DATE_2", "FID_INPUT_HOUR_1", "CTX_AREA_NK", "CTX_AREA_FK")
+_CURSORS = (
+    *("FID_INPUT_DATE_1", "FID_INPUT_DATE_2", "FID_INPUT_HOUR_1", "CTX_AREA_NK", "CTX_AREA_FK"),
+    *("BYMD", "NEXT", "KEYB"),
+)
 
 
 class FaultError(ValueError):

@@ -13,12 +13,14 @@ import pyarrow as pa
 
 from pipeline import krx
 from pipeline.kis.frames import render_book, render_trades
-from pipeline.kis.records import BOOK_ROWS, LEVELS, ORDER_BOOK, TRADE, TRADE_ROWS, Layout
+from pipeline.kis.records import BOOK_ROWS, LEVELS, ORDER_BOOK, TRADE, TRADE_NXT, TRADE_ROWS, TRADE_UN, Layout
 from pipeline.kis.simulator.market import Market
-from pipeline.kis.simulator.paths import CLOSES, DAYS, OPENS, Floats
+from pipeline.kis.simulator.paths import DAYS, Floats
 from pipeline.kis.simulator.ticks import Tape, Ticks
+from pipeline.kis.simulator.views import View, hours
 
-TRS = (TRADE, ORDER_BOOK)
+TRS: dict[str, View] = {TRADE: "J", TRADE_NXT: "NX", TRADE_UN: "UN", ORDER_BOOK: "J"}
+_PHASES = np.array(["", "10", "20", "30"])  # by market class
 _BLOCK = 64  # records rendered together
 _CACHED = 128  # sessions' rows, of about 1 MB
 Record = tuple[np.datetime64, str]
@@ -35,9 +37,10 @@ class Feed:
     def records(self, tr_id: str, symbol: str, since: np.datetime64, until: np.datetime64) -> list[Record]:
         """Return (time, record) of what happened after `since` and up to `until` (UTC), oldest first."""
         found: list[Record] = []
-        first, last = np.searchsorted(CLOSES, since, side="right"), np.searchsorted(OPENS, until, side="right")
+        opens, closes = hours(self.ticks.market.parts[TRS[tr_id]])
+        first, last = np.searchsorted(closes, since, side="right"), np.searchsorted(opens, until, side="right")
         for day in DAYS[first:last].tolist():
-            tape = self.ticks.tape(symbol, day)
+            tape = self.ticks.tape(symbol, day, TRS[tr_id])
             start, stop = tape.until(since), tape.until(until)
             for block in range(start // _BLOCK, -(-stop // _BLOCK)):
                 texts, begin = self._block(tr_id, symbol, day, block), block * _BLOCK
@@ -46,12 +49,12 @@ class Feed:
         return found
 
     def _rows_of(self, tr_id: str, symbol: str, day: date) -> pa.Table:
-        tape = self.ticks.tape(symbol, day)
-        return trade_rows(tape) if tr_id == TRADE else book_rows(tape)
+        tape = self.ticks.tape(symbol, day, TRS[tr_id])
+        return book_rows(tape) if tr_id == ORDER_BOOK else trade_rows(tape)
 
     def _block_of(self, tr_id: str, symbol: str, day: date, block: int) -> list[str]:
         rows = self._rows(tr_id, symbol, day).slice(block * _BLOCK, _BLOCK)
-        return render_trades(rows, self.layout) if tr_id == TRADE else render_book(rows, self.layout)
+        return render_book(rows, self.layout) if tr_id == ORDER_BOOK else render_trades(rows, self.layout)
 
 
 def trade_rows(tape: Tape) -> pa.Table:
@@ -59,7 +62,7 @@ def trade_rows(tape: Tape) -> pa.Table:
     count, price, side = len(tape.ts), tape.price, tape.side
     high, low = np.maximum.accumulate(price), np.minimum.accumulate(price)
     ask, bid = tape.book.asks[:, 0].astype(np.float64), tape.book.bids[:, 0].astype(np.float64)
-    closing = tape.ts == tape.ts[-1:]
+    closing = (tape.market == 2) & (tape.ts == krx.session_closes(np.array([tape.day], "datetime64[D]"))[0])
     columns = {
         "symbol": [tape.symbol] * count,
         "ts": tape.ts,
@@ -83,7 +86,7 @@ def trade_rows(tape: Tape) -> pa.Table:
         "open_ts": np.repeat(tape.ts[:1], count),
         "high_ts": tape.ts[_last_change(high)],
         "low_ts": tape.ts[_last_change(low)],
-        "phase": np.where(closing, "21", "20"),
+        "phase": np.where(closing, "21", _PHASES[tape.market]),
         "halted": np.zeros(count, bool),
         "ask_size": tape.book.ask_sizes[:, 0],
         "bid_size": tape.book.bid_sizes[:, 0],
@@ -93,7 +96,7 @@ def trade_rows(tape: Tape) -> pa.Table:
         "same_time_volume": _same_time(tape),
         "hour_class": ["0"] * count,
         "vi_price": np.repeat(price[:1], count),
-        "market_class": ["2"] * count,
+        "market_class": tape.market.astype("U1"),
     }
     return pa.table([_array(columns[field.name], field.type) for field in TRADE_ROWS], schema=TRADE_ROWS)
 
@@ -125,7 +128,7 @@ def book_rows(tape: Tape) -> pa.Table:
         "mid_price": np.where(both, (book.asks[:, 0] + book.bids[:, 0]) / 2.0, 0.0),
         "mid_size": np.where(both, np.minimum(book.ask_sizes[:, 0], book.bid_sizes[:, 0]) // 10, 0),
         "mid_class": ["2"] * count,
-        "market_class": ["2"] * count,
+        "market_class": tape.market.astype("U1"),
     }
     return pa.table([_array(columns[field.name], field.type) for field in BOOK_ROWS], schema=BOOK_ROWS)
 
@@ -163,4 +166,5 @@ def _same_time(tape: Tape) -> Floats:
 
 
 def _time(ts: krx.Days) -> npt.NDArray[np.timedelta64]:
-    return np.asarray(ts - ts.astype("datetime64[D]"))  # a session lies inside one day of UTC
+    local = ts + np.timedelta64(9, "h")
+    return np.asarray(local - local.astype("datetime64[D]"))

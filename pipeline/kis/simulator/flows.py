@@ -13,6 +13,7 @@ from pipeline.kis.quotations import FLOWS_DAILY, INSTITUTIONS, INVESTORS_DAILY
 from pipeline.kis.simulator.charts import Rows, as_bytes
 from pipeline.kis.simulator.market import Columns, Market
 from pipeline.kis.simulator.paths import Floats
+from pipeline.kis.simulator.views import View
 
 _SHARES = dict(zip(INSTITUTIONS[:-1], (0.30, 0.20, 0.12, 0.05, 0.10, 0.03)))  # pension funds take the rest
 
@@ -27,9 +28,9 @@ def _sides(flows: Columns, side: str) -> dict[str, Floats]:
     return known | parts | dict.fromkeys(("etc", "etc_corp", "etc_orgt"), none)
 
 
-def investors_daily(market: Market, symbol: str, end: date, most: int) -> Rows:
+def investors_daily(market: Market, symbol: str, end: date, most: int, view: View = "J") -> Rows:
     """Return the rows of FHPTJ04160001 up to `end`, newest first; turnovers in million KRW. Raises UnknownSymbol."""
-    flows = market.flows(symbol, most, end)
+    flows = market.flows(symbol, most, end, view)
     buy, sell = _sides(flows, "buy"), _sides(flows, "sell")
     million = flows["price"] / 1e6
     with np.errstate(divide="ignore", invalid="ignore"):

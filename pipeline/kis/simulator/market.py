@@ -2,7 +2,8 @@
 
 Nothing is stored until it is asked for, any page can be asked for in any order, and what was shown once never changes.
 Paths come from `paths.py`, minutes from `intraday.py`, listings from `universe.py`; here they are cut at the clock and
-given the columns of the wire.
+given the columns of the wire. A view is a market code of the wire and says which segments of a day are shown
+(`views.py`, `extended.py`).
 """
 
 from collections.abc import Callable
@@ -15,14 +16,19 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline import krx
-from pipeline.kis.simulator import intraday, paths
-from pipeline.kis.simulator.paths import CLOSES, DAYS, OPENS, Floats, Path
+from pipeline.kis.simulator import extended, intraday, paths
+from pipeline.kis.simulator.extended import Extended
+from pipeline.kis.simulator.intraday import Minutes
+from pipeline.kis.simulator.joined import BAR, join_days, session
+from pipeline.kis.simulator.paths import DAYS, Floats, Path
 from pipeline.kis.simulator.universe import Listing, listing, stream
+from pipeline.kis.simulator.views import REGULAR, DayEnds, View, hours, views
 
 SIGNAL = 0.1  # kappa of the default market
 Columns = dict[str, npt.NDArray[Any]]
 PRICES = ("open", "high", "low", "close")
 _CACHED_PATHS = 160  # of about 0.7 MB
+_CACHED_BARS = 64  # of the other segments, about 0.15 MB
 
 SYMBOL_ROWS = pa.schema(
     [
@@ -56,7 +62,7 @@ class Market:
     """A market of `n_symbols` listings. `signal` is kappa, the strength of the planted signal; 0 plants none.
 
     `clock` returns the market's time (aware); without one it is the real time. All days are KST days, all times UTC,
-    prices KRW.
+    prices KRW. `day_ends` says whether J shows KRX's after-market, too.
     """
 
     def __init__(
@@ -66,6 +72,7 @@ class Market:
         *,
         signal: float = SIGNAL,
         clock: Callable[[], datetime] | None = None,
+        day_ends: DayEnds = "close",
     ) -> None:
         if n_symbols < 1:
             raise ValueError(f"expected at least one symbol, got {n_symbols}")
@@ -75,9 +82,14 @@ class Market:
         self._by_symbol = {item.symbol: item for item in self.listings}
         self.factors = paths.factors(seed)
         self.path = lru_cache(maxsize=_CACHED_PATHS)(self._path)
+        self._extended = lru_cache(maxsize=_CACHED_BARS)(self._extended_of)
+        self.parts = views(day_ends)
 
     def _path(self, symbol: str) -> Path:
         return paths.path(self.seed, self._by_symbol[symbol], self.factors, self.kappa)
+
+    def _extended_of(self, symbol: str) -> Extended:
+        return extended.extended(self.seed, self._by_symbol[symbol], self.path(symbol))
 
     def now(self) -> datetime:
         """Return the market's time, aware, UTC."""
@@ -98,14 +110,14 @@ class Market:
         """Return the market's time as datetime64[us], UTC."""
         return np.datetime64(self.now().replace(tzinfo=None), "us")
 
-    def closed(self) -> int:
+    def closed(self, view: View = "J") -> int:
         """Return how many sessions of the whole axis are over."""
-        return int(np.searchsorted(CLOSES, self.instant(), side="right"))
+        return int(np.searchsorted(hours(self.parts[view])[1], self.instant(), side="right"))
 
-    def running(self) -> int | None:
+    def running(self, view: View = "J") -> int | None:
         """Return the place of the session that is going on and whose first minute is over, or None."""
-        at = self.closed()
-        return at if at < len(DAYS) and OPENS[at] + np.timedelta64(1, "m") <= self.instant() else None
+        at, opens = self.closed(view), hours(self.parts[view])[0]
+        return at if at < len(DAYS) and opens[at] + np.timedelta64(1, "m") <= self.instant() else None
 
     def symbols(self) -> pa.Table:
         """Return all listings up to now, delisted ones included, as SYMBOL_ROWS."""
@@ -122,8 +134,7 @@ class Market:
 
     def facts(self, item: Listing) -> dict[str, Any]:
         """Return a listing as a row of SYMBOL_ROWS, with the name and the shares of today."""
-        today, at = self.today(), max(self.closed() - 1, 0)
-        gone = item.delisted is not None and item.delisted <= today
+        today, at, gone = self.today(), max(self.closed() - 1, 0), self.gone(item)
         return {
             "symbol": item.symbol,
             "name": item.name_on(today),
@@ -131,12 +142,22 @@ class Market:
             "sector": item.sector,
             "kind": item.kind,
             "listed": item.listed,
-            "delisted": item.delisted if gone else None,
+            "delisted": gone,
             "shares": float(paths.shares(item)[min(at, paths.span(item)[1] - 1)]),
-            "halted": bool(not gone and paths.halts(self.seed, item)[at]),
+            "halted": bool(gone is None and paths.halts(self.seed, item)[at]),
             "administrative": self.administrative(item),
             "as_of": today,
         }
+
+    def on_nxt(self, item: Listing) -> tuple[bool, bool]:
+        """Say whether NXT has an issue on its list today, and whether it is halted there."""
+        at = int(np.searchsorted(DAYS, np.datetime64(self.today()), side="right")) - 1
+        listed = self.gone(item) is None and bool(extended.member(self.seed, item, DAYS[at : at + 1])[0])
+        return listed, listed and bool(paths.halts(self.seed, item)[at])
+
+    def gone(self, item: Listing) -> date | None:
+        """Return the day of the delisting if it has come."""
+        return item.delisted if item.delisted is not None and item.delisted <= self.today() else None
 
     def standing(self, item: Listing) -> tuple[float, float]:
         """Return (base price of the running or coming session in KRW, volume of the last closed session in shares),
@@ -154,26 +175,39 @@ class Market:
         return item.delisted is not None and self.closed() >= paths.span(item)[1] - 120
 
     def daily(
-        self, symbol: str, start: krx.Day | None = None, end: krx.Day | None = None, *, adjusted: bool = False
+        self,
+        symbol: str,
+        start: krx.Day | None = None,
+        end: krx.Day | None = None,
+        *,
+        adjusted: bool = False,
+        view: View = "J",
     ) -> Columns:
         """Return a symbol's sessions in [start, end] as far as the clock has come, oldest first; raw unless `adjusted`.
 
         Columns: date (datetime64[D]); open, high, low, close (KRW; NaN open, high, low on a day without trade); volume
         (shares); turnover (KRW); base (KRW); upper, lower (limits, KRW); halted (bool); sign (int8, KIS's code); lock,
         reason (text); ratio (%, base price / previous close on the day of an action, else 0). A running session is
-        shown as it stands. `adjusted` divides prices before an action by its factor, as KIS does for display, and so
-        looks ahead. Raises UnknownSymbol.
+        shown as it stands. NXT has no rows of days without a trade, and base prices and limits are those of KRX.
+        `adjusted` divides prices before an action by its factor, as KIS does for display, and so looks ahead. Raises
+        UnknownSymbol.
         """
         item = self.listing(symbol)
         whole, first = self.path(symbol), paths.span(item)[0]
-        running = self.running()
-        shown = self.closed() - first + (running is not None)
+        running = self.running(view)
+        shown = self.closed(view) - first + (running is not None)
         shown = min(max(shown, 0), len(whole.close))
         begin = 0 if start is None else int(np.searchsorted(DAYS[first:], krx.day64(start)))
         stop = shown if end is None else min(int(np.searchsorted(DAYS[first:], krx.day64(end), side="right")), shown)
         columns = self._columns(item, whole, begin, max(stop, begin))
+        regular = self.parts[view] == REGULAR
+        if not regular:
+            join_days(columns, self._extended(symbol), begin, max(stop, begin), self.parts[view])
         if running is not None and begin < stop == running - first + 1:
-            self._as_it_stands(item, columns, DAYS[running].item())
+            self._as_it_stands(item, whole, columns, running, self.parts[view])
+        if not regular:
+            shows = (columns["volume"] > 0.0) | (columns["halted"] & ("regular" in self.parts[view]))
+            columns = {name: values[shows] for name, values in columns.items()}
         columns["sign"] = _signs(columns)
         return self._adjusted(item, whole, columns, shown) if adjusted else columns
 
@@ -196,44 +230,55 @@ class Market:
         found = ((int(np.searchsorted(DAYS, np.datetime64(event.day))) - whole.first, event) for event in item.events)
         return [(at, event) for at, event in found if 0 < at < len(whole.close)]
 
-    def _as_it_stands(self, item: Listing, columns: Columns, day: date) -> None:
+    def _as_it_stands(self, item: Listing, whole: Path, columns: Columns, place: int, parts: tuple[str, ...]) -> None:
         """Cut the last row, the running session, at the clock."""
         if columns["halted"][-1]:
             return
-        so_far = self._split(item, columns, len(columns["date"]) - 1).until(self.instant())
-        columns["high"][-1], columns["low"][-1] = so_far.high.max(), so_far.low.min()
-        columns["close"][-1] = so_far.close[-1]
+        segments = list(self._segments(item, whole, place, parts).values())
+        if not segments:
+            return
+        so_far = intraday.merged(segments).until(self.instant())
         columns["volume"][-1], columns["turnover"][-1] = so_far.volume.sum(), so_far.turnover.sum()
+        if len(so_far.open):
+            columns["open"][-1], columns["close"][-1] = so_far.open[0], so_far.close[-1]
+            columns["high"][-1], columns["low"][-1] = so_far.high.max(), so_far.low.min()
 
-    def _split(self, item: Listing, columns: Columns, at: int) -> intraday.Minutes:
-        bar = {name: float(columns[name][at]) for name in (*PRICES, "volume", "turnover")}
-        return intraday.split(self.seed, item, columns["date"][at].item(), bar)
+    def _segments(self, item: Listing, whole: Path, place: int, parts: tuple[str, ...]) -> dict[str, Minutes]:
+        other = None if parts == REGULAR else self._extended(item.symbol)
+        return session(self.seed, item, whole, other, place, parts)
+
+    def session(self, symbol: str, day: date, view: View = "J") -> dict[str, Minutes]:
+        """Return the whole minutes of a day's segments by name, whatever the clock says, KRX's first; none on a day
+        without trade. Raises UnknownSymbol."""
+        item, whole = self.listing(symbol), self.path(symbol)
+        place = int(np.searchsorted(DAYS, np.datetime64(day)))
+        at = place - whole.first
+        known = 0 <= at < len(whole.close) and DAYS[place].item() == day and not whole.halted[at]
+        return self._segments(item, whole, place, self.parts[view]) if known else {}
 
     def _adjusted(self, item: Listing, whole: Path, columns: Columns, shown: int) -> Columns:
         factor = np.ones(len(columns["date"]))
-        begin = int(np.searchsorted(DAYS, columns["date"][0])) - whole.first if len(factor) else 0
-        for at, _ in self._events(item, whole):
+        for at, event in self._events(item, whole):
             if at < shown:
-                factor[: max(at - begin, 0)] *= whole.base[at] / whole.close[at - 1]
+                before = int(np.searchsorted(columns["date"], np.datetime64(event.day)))
+                factor[:before] *= whole.base[at] / whole.close[at - 1]
         for name in (*PRICES, "base", "upper", "lower"):
             columns[name] = np.round(columns[name] * factor)
         columns["volume"] = np.round(columns["volume"] / factor)
         return columns
 
-    def minutes(self, symbol: str, day: date) -> Columns:
+    def minutes(self, symbol: str, day: date, view: View = "J") -> Columns:
         """Return a session's minutes as far as the clock has come, oldest first; no rows on a day without trade.
 
         Columns: start, end (datetime64[us], UTC; the closing auction has start == end); open, high, low, close (KRW);
         volume (shares) and turnover (KRW) of the minute. They add up to the day. Raises UnknownSymbol.
         """
-        item, whole = self.listing(symbol), self.path(symbol)
-        at = int(np.searchsorted(DAYS, np.datetime64(day))) - whole.first
-        names = ("start", "end", *PRICES, "volume", "turnover")
-        known = 0 <= at < len(whole.close) and DAYS[whole.first + at].item() == day and not whole.halted[at]
-        if not known:
-            return {name: np.empty(0, "datetime64[us]" if name in ("start", "end") else np.float64) for name in names}
-        minutes = self._split(item, self._columns(item, whole, at, at + 1), 0).until(self.instant())
-        return {name: getattr(minutes, name) for name in names}
+        parts = list(self.session(symbol, day, view).values())
+        if not parts:
+            stamps = {name: np.empty(0, "datetime64[us]") for name in ("start", "end")}
+            return stamps | {name: np.empty(0) for name in BAR}
+        minutes = (parts[0] if len(parts) == 1 else intraday.merged(parts)).until(self.instant())
+        return {name: getattr(minutes, name) for name in ("start", "end", *BAR)}
 
     def actions(self, symbol: str) -> pa.Table:
         """Return a symbol's corporate actions up to now as ACTION_ROWS; factor = previous close / base price, so that
@@ -255,18 +300,17 @@ class Market:
         stop = max(min(self.closed(), last), first)
         return DAYS[first:stop].copy(), paths.hidden(self.seed, item)[first:stop]
 
-    def flows(self, symbol: str, count: int = 30, end: krx.Day | None = None) -> Columns:
+    def flows(self, symbol: str, count: int = 30, end: krx.Day | None = None, view: View = "J") -> Columns:
         """Return buys and sells of persons, foreigners and institutions on the last `count` sessions up to `end`,
         oldest first.
 
         Columns: date, open, high, low, close, base, sign; `<who>_buy`, `<who>_sell` (shares); price (KRW a share, for
         turnovers). Sells of the three add up to the volume, and so do buys, but for rounding. Raises UnknownSymbol.
         """
-        columns = self.daily(symbol, end=end)
+        columns = self.daily(symbol, end=end, view=view)
         rows = {name: columns[name][-count:] for name in ("date", *PRICES, "base", "sign", "volume", "turnover")}
-        first = int(np.searchsorted(DAYS, rows["date"][0])) if len(rows["date"]) else 0
         tilt = stream(self.seed, "flows", self.listing(symbol).number).standard_normal((2, len(DAYS), 3))
-        weights = np.exp(np.array([0.6, -0.4, -0.4]) + 0.35 * tilt[:, first : first + len(rows["date"])])
+        weights = np.exp(np.array([0.6, -0.4, -0.4]) + 0.35 * tilt[:, np.searchsorted(DAYS, rows["date"])])
         parts = np.floor(weights / weights.sum(axis=2, keepdims=True) * rows["volume"][:, None])
         for at, who in enumerate(("persons", "foreign", "institutions")):
             rows[f"{who}_buy"], rows[f"{who}_sell"] = parts[0, :, at], parts[1, :, at]

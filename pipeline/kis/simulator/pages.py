@@ -17,8 +17,9 @@ from pipeline.kis.simulator.indices import INDICES
 from pipeline.kis.simulator.market import Market, UnknownSymbol
 from pipeline.kis.simulator.quotes import Quotes
 from pipeline.kis.simulator.trades import Trades
+from pipeline.kis.simulator.views import View
 
-_VENUES = frozenset({"J", "UN", "NX"})
+_VIEWS = frozenset({"J", "UN", "NX"})
 _FLOWS_KNOWN = time(15, 41)  # flows by kind of investor of today are there from then on
 _STEPS = {30: 60, 60: 60, 600: 600, 3600: 3600}  # FID_INPUT_HOUR_1 of index minutes -> seconds of a bar
 
@@ -38,13 +39,19 @@ class Page:
     code: str = SUCCESS
 
 
-class Pages:
-    """The pages of one market."""
+Handler = Callable[[Tr, Mapping[str, str], str], Page]  # (call, query, header tr_cont); may raise Invalid
 
-    def __init__(self, market: Market, rewriting: Rewriting | None = None) -> None:
+
+class Pages:
+    """The pages of one market, and `others` by path."""
+
+    def __init__(
+        self, market: Market, rewriting: Rewriting | None = None, others: Mapping[str, Handler] | None = None
+    ) -> None:
         self.market, self.charts = market, Charts(market, rewriting)
         self.quotes, self.trades = Quotes(market, self.charts), Trades(market)
-        self._by_path: dict[str, Callable[[Tr, Mapping[str, str], str], Page]] = {
+        self._by_path: dict[str, Handler] = {
+            **(others or {}),
             layouts.PRICE.path: self._price,
             layouts.DAILY_PRICE.path: self._daily_price,
             layouts.DAILY.path: self._daily,
@@ -71,38 +78,36 @@ class Pages:
         return self._by_path[tr.path](tr, query, cont)
 
     def _price(self, tr: Tr, query: Mapping[str, str], cont: str) -> Page:
-        _venue(query)
-        return Page(objects={"output": self.quotes.price(query["FID_INPUT_ISCD"])})
+        return Page(objects={"output": self.quotes.price(query["FID_INPUT_ISCD"], _view(query))})
 
     def _daily_price(self, tr: Tr, query: Mapping[str, str], cont: str) -> Page:
-        venue = _venue(query)
-        asked = Asked(
-            query["FID_INPUT_ISCD"], krx.FIRST, krx.LAST, _period(query, "DWM"), _flag(query, "FID_ORG_ADJ_PRC") == 1
-        )
-        return Page(rows=_or_empty(lambda: self.charts.latest_prices(asked, tr.max_rows), venue), array="output")
+        symbol, view = query["FID_INPUT_ISCD"], _view(query)
+        period, adjusted = _period(query, "DWM"), _flag(query, "FID_ORG_ADJ_PRC") == 1
+        asked = Asked(symbol, krx.FIRST, krx.LAST, period, adjusted, view)
+        return Page(rows=_or_empty(lambda: self.charts.latest_prices(asked, tr.max_rows)), array="output")
 
     def _daily(self, tr: Tr, query: Mapping[str, str], cont: str) -> Page:
-        venue = _venue(query)
+        symbol, view = query["FID_INPUT_ISCD"], _view(query)
         start, end = (np.datetime64(_day(query, f"FID_INPUT_DATE_{side}"), "D") for side in (1, 2))
-        asked = Asked(query["FID_INPUT_ISCD"], start, end, _period(query, "DWMY"), _flag(query, "FID_ORG_ADJ_PRC") == 0)
-        rows = _or_empty(lambda: self.charts.daily(asked, tr.max_rows), venue)
-        return Page({"output1": self.quotes.summary(asked.symbol, tr.summary_fields)}, rows, tr.array)
+        asked = Asked(symbol, start, end, _period(query, "DWMY"), _flag(query, "FID_ORG_ADJ_PRC") == 0, view)
+        rows = _or_empty(lambda: self.charts.daily(asked, tr.max_rows))
+        return Page({"output1": self.quotes.summary(symbol, tr.summary_fields, view)}, rows, tr.array)
 
     def _minutes_today(self, tr: Tr, query: Mapping[str, str], cont: str) -> Page:
-        venue, symbol = _venue(query), query["FID_INPUT_ISCD"]
+        symbol, view = query["FID_INPUT_ISCD"], _view(query)
         until, past = _hour(query), query["FID_PW_DATA_INCU_YN"] == "Y"
         if until == 0:  # clients send 000000 for "the latest"
             now = self.market.now().astimezone(krx.KST)
             until = now.hour * 3600 + now.minute * 60
-        rows = _rows(lambda: self.charts.minutes_today(symbol, until, past=past, most=tr.max_rows), venue)
-        return Page({"output1": self.quotes.summary(symbol, tr.summary_fields)}, rows, tr.array)
+        rows = _rows(lambda: self.charts.minutes_today(symbol, until, past=past, most=tr.max_rows, view=view))
+        return Page({"output1": self.quotes.summary(symbol, tr.summary_fields, view)}, rows, tr.array)
 
     def _minutes_past(self, tr: Tr, query: Mapping[str, str], cont: str) -> Page:
-        venue, symbol = _venue(query), query["FID_INPUT_ISCD"]
+        symbol, view = query["FID_INPUT_ISCD"], _view(query)
         day = _day(query, "FID_INPUT_DATE_1")
         until, past = _hour(query), query["FID_PW_DATA_INCU_YN"] == "Y"
-        rows = _rows(lambda: self.charts.minutes_past(symbol, day, until, past=past, most=tr.max_rows), venue)
-        return Page({"output1": self.quotes.summary(symbol, tr.summary_fields)}, rows, tr.array)
+        rows = _rows(lambda: self.charts.minutes_past(symbol, day, until, past=past, most=tr.max_rows, view=view))
+        return Page({"output1": self.quotes.summary(symbol, tr.summary_fields, view)}, rows, tr.array)
 
     def _index(self, tr: Tr, query: Mapping[str, str], cont: str) -> Page:
         code = _index_code(query)
@@ -111,10 +116,8 @@ class Pages:
         return Page({"output1": self.quotes.index_summary(code, columns)}, rows or [b"{}"], tr.array)
 
     def _investors(self, tr: Tr, query: Mapping[str, str], cont: str) -> Page:
-        venue = _venue(query)
-        return Page(
-            rows=_or_empty(lambda: self.charts.investors(query["FID_INPUT_ISCD"], tr.max_rows), venue), array=tr.array
-        )
+        symbol, view = query["FID_INPUT_ISCD"], _view(query)
+        return Page(rows=_or_empty(lambda: self.charts.investors(symbol, tr.max_rows, view)), array=tr.array)
 
     def _holidays(self, tr: Tr, query: Mapping[str, str], cont: str) -> Page:
         name = "CTX_AREA_NK" if cont == "N" and query["CTX_AREA_NK"].strip() else "BASS_DT"
@@ -136,21 +139,17 @@ class Pages:
             return Page(code="KIER2620")
 
     def _trades(self, tr: Tr, query: Mapping[str, str], cont: str) -> Page:
-        venue = _venue(query)
-        return Page(rows=_rows(lambda: self.trades.latest(query["FID_INPUT_ISCD"]), venue), array=tr.array)
+        symbol, view = query["FID_INPUT_ISCD"], _view(query)
+        return Page(rows=_rows(lambda: self.trades.latest(symbol, view)), array=tr.array)
 
     def _trades_of_day(self, tr: Tr, query: Mapping[str, str], cont: str) -> Page:
-        venue, symbol, hour = _venue(query), query["FID_INPUT_ISCD"], _hour(query)
-        rows = _rows(lambda: self.trades.until(symbol, hour or 86_399), venue)
-        return Page({"output1": self.quotes.summary(symbol, tr.summary_fields)}, rows, tr.array)
+        symbol, view, hour = query["FID_INPUT_ISCD"], _view(query), _hour(query)
+        rows = _rows(lambda: self.trades.until(symbol, hour or 86_399, view))
+        return Page({"output1": self.quotes.summary(symbol, tr.summary_fields, view)}, rows, tr.array)
 
     def _book(self, tr: Tr, query: Mapping[str, str], cont: str) -> Page:
-        venue, symbol = _venue(query), query["FID_INPUT_ISCD"]
-        try:
-            book = self.trades.book(symbol) if venue != "NX" else {}
-        except UnknownSymbol:
-            book = {}
-        known = self.quotes.summary(symbol, ("stck_sdpr", *tr.fields))
+        symbol, view = query["FID_INPUT_ISCD"], _view(query)
+        book, known = self._book_of(symbol, view), self.quotes.summary(symbol, ("stck_sdpr", *tr.fields), view)
         base = known["stck_sdpr"]  # with an expected price of 0 the change is the whole base, as in captured frames
         known |= {"antc_cnpr": "0", "antc_cntg_vrss_sign": "5", "antc_cntg_vrss": f"-{base}" if base != "0" else "0"}
         known |= {"antc_cntg_prdy_ctrt": "-100.00", "antc_vol": "0", "stck_shrn_iscd": symbol}
@@ -167,12 +166,12 @@ class Pages:
         return Page({"output1": self.quotes.index_summary(code, columns)}, rows or [b"{}"], tr.array)
 
     def _investors_daily(self, tr: Tr, query: Mapping[str, str], cont: str) -> Page:
-        venue, symbol, day = _venue(query), query["FID_INPUT_ISCD"], _day(query, "FID_INPUT_DATE_1")
+        view, symbol, day = _view(query), query["FID_INPUT_ISCD"], _day(query, "FID_INPUT_DATE_1")
         now = self.market.now().astimezone(krx.KST)
         if day >= now.date() and now.time() < _FLOWS_KNOWN:
             raise Invalid("TIME LIMIT 00:00 ~ 15:40")
-        rows = _or_empty(lambda: investors_daily(self.market, symbol, day, tr.max_rows), venue)
-        return Page({"output1": self.quotes.summary(symbol, tr.summary_fields)}, rows, tr.array)
+        rows = _or_empty(lambda: investors_daily(self.market, symbol, day, tr.max_rows, view))
+        return Page({"output1": self.quotes.summary(symbol, tr.summary_fields, view)}, rows, tr.array)
 
     def _product_info(self, tr: Tr, query: Mapping[str, str], cont: str) -> Page:
         try:
@@ -187,15 +186,13 @@ class Pages:
         for number in range(1, quotations.MANY + 1):
             symbol = query.get(f"FID_INPUT_ISCD_{number}", "").strip()
             if symbol:
-                if query.get(f"FID_COND_MRKT_DIV_CODE_{number}", "") not in _VENUES:
-                    raise Invalid("ERROR : INPUT INVALID_CHECK_MRKT_DIV_CODE")
-                asked.append(symbol)
-        rows = [orjson.dumps(self.quotes.brief(symbol, self._book_of(symbol))) for symbol in asked]
+                asked.append((symbol, _view(query, f"_{number}")))
+        rows = [orjson.dumps(self.quotes.brief(symbol, self._book_of(symbol, view), view)) for symbol, view in asked]
         return Page(rows=rows or [b"{}"], array=tr.array)
 
-    def _book_of(self, symbol: str) -> dict[str, str]:
+    def _book_of(self, symbol: str, view: View) -> dict[str, str]:
         try:
-            return self.trades.book(symbol)
+            return self.trades.book(symbol, view)
         except UnknownSymbol:
             return {}
 
@@ -207,25 +204,25 @@ def _index_code(query: Mapping[str, str]) -> str:
     return code
 
 
-def _rows(rows: Callable[[], Rows], venue: str) -> Rows:
-    """Return the rows; the market trades on KRX only, so that NXT has none, and an unknown symbol has none either."""
+def _rows(rows: Callable[[], Rows]) -> Rows:
+    """Return the rows; an unknown symbol has none."""
     try:
-        return rows() if venue != "NX" else []
+        return rows()
     except UnknownSymbol:
         return []
 
 
-def _or_empty(rows: Callable[[], Rows], venue: str) -> Rows:
+def _or_empty(rows: Callable[[], Rows]) -> Rows:
     """Return the rows, or one empty object where there are none, as the daily chart does. Clients that page through
     minutes stop at an empty array and break on an empty object."""
-    return _rows(rows, venue) or [b"{}"]
+    return _rows(rows) or [b"{}"]
 
 
-def _venue(query: Mapping[str, str]) -> str:
-    venue = query["FID_COND_MRKT_DIV_CODE"]
-    if venue not in _VENUES:
+def _view(query: Mapping[str, str], end: str = "") -> View:
+    view = query.get(f"FID_COND_MRKT_DIV_CODE{end}", "")
+    if view not in _VIEWS:
         raise Invalid("ERROR : INPUT INVALID_CHECK_MRKT_DIV_CODE")
-    return venue
+    return view
 
 
 def _period(query: Mapping[str, str], known: str) -> str:

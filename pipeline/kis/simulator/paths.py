@@ -206,17 +206,12 @@ def _trade(
 ) -> Path:  # fmt: skip
     days = DAYS[first : first + len(latent)]
     wish = np.exp(np.stack([latent - day, latent]))  # where the session would open and close
-    wish = _on_tick(wish, days, item)
+    wish = on_tick(wish, days, item)
     close, base, lower, upper = _inside_limits(
         wish[1], multiplier, halted, days, item, float(np.exp(latent[0] - day[0]))
     )
     opening = np.clip(wish[0], lower, upper)
-    # Highest and lowest point of a Brownian bridge from open to close, each on its own uniform number (their joint law
-    # is ignored).
-    swing, wide = np.log(close / opening), 2.0 * (1 - OVERNIGHT) * sigma**2
-    rise = 0.5 * (swing + np.sqrt(swing**2 - wide * np.log(1.0 - spread[0])))
-    fall = 0.5 * (swing - np.sqrt(swing**2 - wide * np.log(1.0 - spread[1])))
-    ends = _on_tick(np.stack([opening * np.exp(rise), opening * np.exp(fall)]), days, item)
+    ends = on_tick(extremes(opening, close, (1 - OVERNIGHT) * sigma**2, spread), days, item)
     locked = (opening == close) & ((close == upper) | (close == lower))
     high = np.where(locked, close, np.clip(ends[0], np.maximum(opening, close), upper))
     low = np.where(locked, close, np.clip(ends[1], lower, np.minimum(opening, close)))
@@ -230,7 +225,17 @@ def _trade(
     return Path(first, opening, high, low, close, volume, turnover, base, halted, lower, upper)
 
 
-def _on_tick(prices: Floats, days: krx.Days, item: Listing) -> Floats:
+def extremes(opening: Floats, close: Floats, variance: Floats, uniform: Floats) -> Floats:
+    """Return the highest and the lowest point of Brownian bridges from open to close, (2, T), each on its own uniform
+    number (their joint law is ignored)."""
+    swing, wide = np.log(close / opening), 2.0 * variance
+    rise = 0.5 * (swing + np.sqrt(swing**2 - wide * np.log(1.0 - uniform[0])))
+    fall = 0.5 * (swing - np.sqrt(swing**2 - wide * np.log(1.0 - uniform[1])))
+    return np.stack([opening * np.exp(rise), opening * np.exp(fall)])
+
+
+def on_tick(prices: Floats, days: krx.Days, item: Listing) -> Floats:
+    """Return prices rounded to the ticks of days, at least one tick."""
     unit = krx.tick(prices, days, item.kind, item.market)
     return np.maximum(np.round(prices / unit) * unit, unit)
 
@@ -246,14 +251,14 @@ def _inside_limits(
     close = wish.copy()
     alive = np.maximum.accumulate(np.where(halted, 0, np.arange(len(close))))
     close = close[alive]  # a halt keeps the last close
-    start = float(_on_tick(np.array([offer]), days[:1], item)[0])
+    start = float(on_tick(np.array([offer]), days[:1], item)[0])
     base = np.empty_like(close)
     lower, upper = np.empty_like(close), np.empty_like(close)
     check = np.arange(len(close))
     while check.size:
         before = np.where(check > 0, close[check - 1], start)
         moved = before * multiplier[check]
-        base[check] = np.where(multiplier[check] == 1.0, before, _on_tick(moved, days[check], item))
+        base[check] = np.where(multiplier[check] == 1.0, before, on_tick(moved, days[check], item))
         lower[check], upper[check] = krx.limits(base[check], days[check], item.kind, item.market)
         inside = np.where(halted[check], before, np.clip(wish[check], lower[check], upper[check]))
         wrong = inside != close[check]

@@ -18,6 +18,7 @@ from pipeline.kis.simulator.charts import Charts
 from pipeline.kis.simulator.indices import INDICES
 from pipeline.kis.simulator.market import Columns, Market, UnknownSymbol
 from pipeline.kis.simulator.universe import SECTORS, Listing
+from pipeline.kis.simulator.views import View
 
 _GROUPS = {"stock": "ST", "preferred": "ST", "etf": "EF"}
 _PAR = 500  # KRW, par value of every issue
@@ -40,33 +41,32 @@ class Quotes:
         self._latest = lru_cache(maxsize=512)(self._latest_of)
         self._master = lru_cache(maxsize=2)(self._master_of)
 
-    def _latest_of(self, symbol: str, stamp: int) -> dict[str, str]:
+    def _latest_of(self, symbol: str, view: View, stamp: int) -> dict[str, str]:
         """Return every number that quote and summaries share, by the names of the wire."""
         item = self.market.listing(symbol)
-        rows = self.market.daily(symbol, self.market.today() - timedelta(days=400))
+        rows = self.market.daily(symbol, self.market.today() - timedelta(days=400), view=view)
         if not len(rows["date"]):
-            rows = self.market.daily(symbol)
+            rows = self.market.daily(symbol, view=view)
         return _numbers(self.market, item, rows) if len(rows["date"]) else {}
 
-    def latest(self, symbol: str) -> dict[str, str]:
+    def latest(self, symbol: str, view: View = "J") -> dict[str, str]:
         """Return the numbers of a symbol's last row, by the names of the wire; none before its first trade. Raises
         UnknownSymbol."""
-        return self._latest(symbol, self.charts.stamp())
+        return self._latest(symbol, view, self.charts.stamp(view))
 
-    def summary(self, symbol: str, fields: tuple[str, ...]) -> dict[str, str]:
+    def summary(self, symbol: str, fields: tuple[str, ...], view: View = "J") -> dict[str, str]:
         """Return the object above a chart; of an unknown symbol all numbers are "0"."""
         try:
-            known = self.latest(symbol)
+            known = self.latest(symbol, view)
         except UnknownSymbol:
             known = {}
         return {field: known.get(field, "0" if field != "hts_kor_isnm" else "") for field in fields}
 
-    def price(self, symbol: str) -> dict[str, str]:
-        """Return the quote. An unknown or delisted symbol has "0" as its price, as on KIS."""
+    def price(self, symbol: str, view: View = "J") -> dict[str, str]:
+        """Return the quote. An unknown or delisted symbol, and on NXT one that never traded there, has "0" as its
+        price, as on KIS."""
         try:
-            item = self.market.listing(symbol)
-            gone = item.delisted is not None and item.delisted <= self.market.today()
-            known = {} if gone else self.latest(symbol)
+            known = {} if self.market.gone(self.market.listing(symbol)) else self.latest(symbol, view)
         except UnknownSymbol:
             known = {}
         blank = {"rprs_mrkt_kor_name": "", "bstp_kor_isnm": "", "iscd_stat_cls_code": "00", "temp_stop_yn": "N"}
@@ -100,9 +100,8 @@ class Quotes:
     def stock_info(self, symbol: str) -> dict[str, str]:
         """Return the facts of an issue, delisted ones too. Raises UnknownSymbol."""
         item, known = self.market.listing(symbol), self.latest(symbol)
-        listed, gone = f"{item.listed:%Y%m%d}", ""
-        if item.delisted is not None and item.delisted <= self.market.today():
-            gone = f"{item.delisted:%Y%m%d}"
+        ended, (on_nxt, stopped) = self.market.gone(item), self.market.on_nxt(item)
+        listed, gone = f"{item.listed:%Y%m%d}", f"{ended:%Y%m%d}" if ended else ""
         kospi, sector = item.market == "KOSPI", SECTORS[item.market][item.sector]
         name = item.name_on(self.market.today())
         facts = {
@@ -132,8 +131,8 @@ class Quotes:
             "admn_item_yn": "Y" if self.market.administrative(item) else "N",
             "thdt_clpr": known.get("stck_prpr", "0"),
             "bfdy_clpr": known.get("stck_prdy_clpr", "0"),
-            "cptt_trad_tr_psbl_yn": "N",
-            "nxt_tr_stop_yn": "N",
+            "cptt_trad_tr_psbl_yn": "Y" if on_nxt else "N",
+            "nxt_tr_stop_yn": "Y" if stopped else "N",
         }
         return {field: facts.get(field, "") for field in layouts.STOCK_INFO.summary_fields}
 
@@ -151,12 +150,12 @@ class Quotes:
         }
         return {field: facts.get(field, known.get(field, "")) for field in quotations.PRODUCT_INFO.summary_fields}
 
-    def brief(self, symbol: str, book: Mapping[str, str]) -> dict[str, str]:
-        """Return a row of intstock-multprice; an unknown or delisted symbol has "0" everywhere."""
-        known = self.price(symbol)
+    def brief(self, symbol: str, book: Mapping[str, str], view: View = "J") -> dict[str, str]:
+        """Return a row of intstock-multprice; what has no price has "0" everywhere."""
+        known = self.price(symbol, view)
         if known["stck_prpr"] == "0":
             return dict.fromkeys(quotations.QUOTES_OF_MANY.fields, "0") | {"inter_shrn_iscd": symbol}
-        latest = self.latest(symbol)
+        latest = self.latest(symbol, view)
         own = {
             "kospi_kosdaq_cls_name": known["rprs_mrkt_kor_name"],
             "mrkt_trtm_cls_name": "거래정지" if known["temp_stop_yn"] == "Y" else "",

@@ -25,6 +25,7 @@ from pipeline.kis.master import FILES, FOLDER, MasterMarket
 from pipeline.kis.simulator.faults import Faults, Mischief
 from pipeline.kis.simulator.gate import Approvals, Quota, Refused, Tokens
 from pipeline.kis.simulator.market import Market
+from pipeline.kis.simulator.overseas_pages import OverseasPages
 from pipeline.kis.simulator.pages import Invalid, Page, Pages
 
 _BY_PATH = {tr.path: tr for tr in quotations.ALL}
@@ -48,7 +49,7 @@ class Server:
 
     def __init__(self, market: Market, options: Options | None = None) -> None:
         self.market, self.options = market, options or Options()
-        self.pages = Pages(market, self.options.faults.rewriting)
+        self.pages = Pages(market, self.options.faults.rewriting, OverseasPages(market).handlers)
         self._mischief = Mischief(self.options.faults)
         self._making = {market: asyncio.Lock() for market in FILES}  # one master file of a kind at a time
         if self._skew:

@@ -1,11 +1,12 @@
 """Trades inside the minutes of the simulated market and the order book around them: what a WebSocket sends and a list
 of trades shows.
 
-A session's trades are a pure function of (seed, symbol, day). They add up to each minute of `Market.minutes`: the first
-trade is at its open, the last at its close, high and low are reached, volume and turnover are the same to the share and
-the won. For that, one share a minute may trade at a price between two ticks, as midpoint orders do on the real market.
+A session's trades are a pure function of (seed, symbol, day, view). They add up to each minute of `Market.minutes`: the
+first trade is at its open, the last at its close, high and low are reached, volume and turnover are the same to the
+share and the won. For that, one share a minute may trade at a price between two ticks, as midpoint orders do on the
+real market. In a minute of both venues KRX trades first and NXT last.
 
-Legend: M minutes of a session, K slots of a minute, N trades of a session, L prices between the limits.
+Legend: M minutes of a segment, K slots of a minute, N trades of a session, L prices between the limits.
 """
 
 from dataclasses import dataclass
@@ -20,10 +21,11 @@ from pipeline.kis.simulator import intraday, paths
 from pipeline.kis.simulator.market import Market
 from pipeline.kis.simulator.paths import DAYS, Bools, Floats
 from pipeline.kis.simulator.universe import Listing, stream
+from pipeline.kis.simulator.views import CLASSES, NXT, REGULAR, View
 
 LEVELS = 10  # of each side of the book
 _PAIRS, _CUTS = 3, 3  # pairs of trades about the minute's mean price; pieces of what trades at the two ticks around it
-_SPAN = 59.9  # s of a minute in which trades happen
+_LED, _SPAN, _LAST = 1.0, 59.0, 0.9  # s of a minute: KRX's first trade before, all but NXT's last before, and for that
 _CACHED_TAPES = 128  # of about 1 MB with their books
 
 Ints = npt.NDArray[np.int64]
@@ -45,8 +47,9 @@ class Tape:
     """The trades of one symbol on one session, oldest first, and the facts of the session.
 
     Prices and amounts KRW, volumes shares; no rows on a day without a trade. `side` is 1 when the buyer came to the
-    seller, -1 the other way round, 0 in an auction. `amount` is price x volume, but in a minute with fewer shares than
-    prices (there some trades have no shares) its last trade takes the minute's rest.
+    seller, -1 the other way round, 0 in an auction. `amount` is price x volume, but where no division of a minute's
+    shares reaches its turnover its last trade takes the rest. `market`: 1 before, 2 in and 3 after the regular session
+    (NXT's main market).
     """
 
     symbol: str
@@ -56,11 +59,13 @@ class Tape:
     volume: Floats
     amount: Floats
     side: npt.NDArray[np.int8]
+    market: npt.NDArray[np.int8]
     ladder: Floats  # (L,) prices on ticks from the lower to the upper limit
     base: float
     shares: float  # listed
     previous: intraday.Minutes | None  # of the session before, None when it had no trade
-    seed: tuple[int, int]  # of the market, number of the listing
+    seed: int  # of the market
+    names: tuple[object, ...]  # number of the listing, and the view unless it is J
 
     def until(self, now: np.datetime64) -> int:
         """Return how many trades have happened by `now` (UTC)."""
@@ -86,7 +91,7 @@ class Tape:
     @cached_property
     def book(self) -> Book:
         """The order book after each trade."""
-        rng, step = stream(self.seed[0], "book", self.seed[1], self.day), np.arange(LEVELS)
+        rng, step = stream(self.seed, "book", *self.names, self.day), np.arange(LEVELS)
         usual = 4.0 * float(self.volume.sum()) / max(len(self.volume), 1)
         drawn = np.exp(0.8 * rng.standard_normal((2, len(self.price), LEVELS), np.float32)) * (1.0 + 0.15 * step)
         sizes = np.floor(usual * drawn) + 1.0
@@ -105,37 +110,34 @@ class Ticks:
         self.market = market
         self._tape = lru_cache(maxsize=_CACHED_TAPES)(self._tape_of)
 
-    def tape(self, symbol: str, day: date) -> Tape:
+    def tape(self, symbol: str, day: date, view: View = "J") -> Tape:
         """Return a symbol's trades of a whole session, whatever the clock says; `Tape.until` cuts them. Without rows
         when it does not trade on that day. Raises UnknownSymbol."""
         self.market.listing(symbol)
-        return self._tape(symbol, day)
+        return self._tape(symbol, day, view)
 
-    def _tape_of(self, symbol: str, day: date) -> Tape:
+    def _tape_of(self, symbol: str, day: date, view: View) -> Tape:
         item, seed = self.market.listing(symbol), self.market.seed
-        minutes = self._minutes(item, day)
-        ids = (seed, item.number)
-        if minutes is None:
-            none = np.empty(0)
-            side, ladder = np.empty(0, np.int8), np.empty(0)
-            return Tape(symbol, day, np.empty(0, "datetime64[us]"), none, none, none, side, ladder, 0.0, 0.0, None, ids)
+        segments = self.market.session(symbol, day, view)
+        names = (item.number,) if view == "J" else (item.number, view)
+        if not segments:
+            none, codes = np.empty(0), np.empty(0, np.int8)
+            stamps = np.empty(0, "datetime64[us]")
+            return Tape(symbol, day, stamps, none, none, none, codes, codes, none, 0.0, 0.0, None, seed, names)
         axis = int(np.searchsorted(DAYS, np.datetime64(day)))
         whole = self.market.path(symbol)
         at = axis - whole.first
-        trades = _trades(seed, item, day, minutes)
+        found = [_trades(seed, item, day, minutes, name) for name, minutes in segments.items()]
+        ts, price, volume, amount, side = (np.concatenate(column) for column in zip(*found))
+        market = np.repeat([CLASSES[name] for name in segments], [len(part[0]) for part in found]).astype(np.int8)
+        order = np.argsort(ts, kind="stable")
         ladder = _ladder(float(whole.lower[at]), float(whole.upper[at]), day, item)
-        before = self._minutes(item, DAYS[axis - 1].item()) if at > 0 else None
+        before = list(self.market.session(symbol, DAYS[axis - 1].item(), view).values()) if at > 0 else []
         base, shares = float(whole.base[at]), float(paths.shares(item)[axis])
-        return Tape(symbol, day, *trades, ladder, base, shares, before, ids)
-
-    def _minutes(self, item: Listing, day: date) -> intraday.Minutes | None:
-        whole = self.market.path(item.symbol)
-        at = int(np.searchsorted(DAYS, np.datetime64(day))) - whole.first
-        known = 0 <= at < len(whole.close) and DAYS[whole.first + at].item() == day and not whole.halted[at]
-        if not known:
-            return None
-        names = ("open", "high", "low", "close", "volume", "turnover")
-        return intraday.split(self.market.seed, item, day, {name: float(getattr(whole, name)[at]) for name in names})
+        previous = intraday.merged(before) if before else None
+        ts, price, volume, amount = ts[order], price[order], volume[order], amount[order]
+        side, market = side[order], market[order]
+        return Tape(symbol, day, ts, price, volume, amount, side, market, ladder, base, shares, previous, seed, names)
 
 
 def _ladder(lower: float, upper: float, day: date, item: Listing) -> Floats:
@@ -146,57 +148,65 @@ def _ladder(lower: float, upper: float, day: date, item: Listing) -> Floats:
 
 
 def _trades(
-    seed: int, item: Listing, day: date, minutes: intraday.Minutes
+    seed: int, item: Listing, day: date, minutes: intraday.Minutes, segment: str
 ) -> tuple[krx.Days, Floats, Floats, Floats, npt.NDArray[np.int8]]:
-    """Return (ts, price, volume, amount, side) of a session's trades."""
-    rng, count = stream(seed, "trades", item.number, day), len(minutes.start)
-    price, volume, there = _slots(rng, item, day, minutes)
+    """Return (ts, price, volume, amount, side) of a segment's trades."""
+    names = (item.number, day) if segment in REGULAR else (item.number, day, segment)
+    rng, count, regular = stream(seed, "trades", *names), len(minutes.start), segment in REGULAR
+    price, volume, there = _slots(rng, item, day, minutes, auctions=regular)
     slots = price.shape[1]
     key = rng.random((count, slots))
     key[:, 0], key[:, 3] = -1.0, 2.0  # the open comes first, the close last
     order = np.argsort(key, axis=1)
-    offset = np.sort(rng.random((count, slots)), axis=1) * _SPAN
-    offset[0, 0] = 0.0  # the opening auction
-    offset[minutes.start == minutes.end] = 0.0  # the closing auction
-    ts = minutes.start[:, None] + (offset * 1e6).astype("timedelta64[us]")
     price, volume = np.take_along_axis(price, order, axis=1), np.take_along_axis(volume, order, axis=1)
     there = np.take_along_axis(there, order, axis=1)
+    offset = np.sort(rng.random((count, slots)), axis=1)
+    at, first = np.arange(count), np.argmax(there, axis=1)
+    if segment in NXT:
+        begin = np.full(count, _LED)
+        begin[0] += 30.0 * (segment == "main")  # which opens half a minute after KRX
+        last = offset[:, -1].copy()  # the close is always in the last slot
+        offset = begin[:, None] + offset * (_SPAN - begin[:, None])
+        offset[:, -1] = _SPAN + last * _LAST
+    else:
+        led = offset[at, first] * _LED * _LAST
+        offset *= _SPAN
+        offset[at, first] = np.minimum(led, offset[at, first])
+    if regular:
+        offset[0, first[0]] = 0.0  # the opening auction
+        offset[minutes.start == minutes.end] = 0.0  # the closing auction
+    ts = minutes.start[:, None] + (offset * 1e6).astype("timedelta64[us]")
     amount = price * volume
-    amount[:, -1] += minutes.turnover - amount.sum(axis=1)  # the close is always in the last slot
+    amount[:, -1] += minutes.turnover - amount.sum(axis=1)
     price, volume, amount, ts = price[there], volume[there], amount[there], ts[there]
     move = np.sign(np.diff(price, prepend=price[0]))
     side = np.where(move == 0.0, np.where(rng.random(len(price)) < 0.5, 1.0, -1.0), move).astype(np.int8)
-    side[0] = side[ts == minutes.end[-1]] = 0
+    if regular:
+        side[0] = side[ts == minutes.end[-1]] = 0
     return ts, price, volume, amount, side
 
 
 def _slots(
-    rng: np.random.Generator, item: Listing, day: date, minutes: intraday.Minutes
+    rng: np.random.Generator, item: Listing, day: date, minutes: intraday.Minutes, *, auctions: bool
 ) -> tuple[Floats, Floats, Bools]:
     """Return (price, volume, there) of the slots of every minute, (M, K): open, high, low, close, the share between two
     ticks, pairs about the mean, pieces at the tick below the mean, pieces at the tick above."""
-    m = minutes
-    opening, count = m.open.copy(), len(m.start)
-    corners = np.stack([opening, m.high, m.low, m.close], axis=1)
+    m, count = minutes, len(minutes.start)
+    corners = np.stack([m.open, m.high, m.low, m.close], axis=1)
     there = np.ones((count, 4), bool)
     there[:, 1] = (m.high != m.open) & (m.high != m.close)
     there[:, 2] = (m.low != m.open) & (m.low != m.close)
     there[:, 0] = (m.low != m.high) | ((m.volume > 1.0) & (m.start != m.end))  # else one trade says all
     shares = there.astype(np.float64)
-    shares[-1, 3] = m.volume[-1]  # the closing auction is one print
-    for part in (0.5, 0.25, 0.1):  # the opening auction is as large as the first minute's turnover permits
-        asked = shares[0].copy()
-        asked[0] = max(np.floor(part * m.volume[0]), 1.0)
-        rest, money = m.volume[0] - asked.sum(), m.turnover[0] - asked @ corners[0]
-        if there[0, 0] and rest > 0.0 and m.low[0] * rest <= money <= m.high[0] * rest:
-            shares[0] = asked
-            break
-    scarce = m.volume < shares.sum(axis=1)
-    first = np.array([3, 0, 1, 2])  # who gets a share when there are too few
-    ranked = np.cumsum(there[:, first], axis=1)
-    given = np.empty_like(shares)
-    given[:, first] = there[:, first] & (ranked <= m.volume[:, None])
-    shares[scarce] = given[scarce]
+    if auctions:
+        shares[-1, 3] = m.volume[-1]  # the closing auction is one print
+        for part in (0.5, 0.25, 0.1):  # the opening auction is as large as the first minute's turnover permits
+            asked = shares[0].copy()
+            asked[0] = max(np.floor(part * m.volume[0]), 1.0)
+            rest, money = m.volume[0] - asked.sum(), m.turnover[0] - asked @ corners[0]
+            if there[0, 0] and rest > 0.0 and m.low[0] * rest <= money <= m.high[0] * rest:
+                shares[0] = asked
+                break
     rest = m.volume - shares.sum(axis=1)
     money = m.turnover - (shares * corners).sum(axis=1)
     mean = np.clip(money / np.maximum(rest, 1.0), m.low, m.high)
@@ -221,6 +231,4 @@ def _slots(
         parts.append(np.repeat(price[:, None], _CUTS, axis=1))
         sizes.append(np.diff(cuts, axis=1))
     prices, volumes = np.concatenate(parts, axis=1), np.concatenate(sizes, axis=1)
-    shown = volumes > 0.0
-    shown[:, :4] |= there
-    return prices, volumes, shown
+    return prices, volumes, volumes > 0.0

@@ -9,6 +9,7 @@ from pipeline.kis.simulator.charts import Rows, as_bytes
 from pipeline.kis.simulator.market import Market, UnknownSymbol
 from pipeline.kis.simulator.paths import DAYS
 from pipeline.kis.simulator.ticks import LEVELS, Ints, Tape, Ticks
+from pipeline.kis.simulator.views import View
 
 _KST = np.timedelta64(9, "h")
 
@@ -19,34 +20,34 @@ class Trades:
     def __init__(self, market: Market, ticks: Ticks | None = None) -> None:
         self.market, self.ticks = market, ticks or Ticks(market)
 
-    def _tape(self, symbol: str) -> tuple[Tape, int]:
+    def _tape(self, symbol: str, view: View) -> tuple[Tape, int]:
         """Return the tape of the running or last session and how many of its trades have happened. Raises
         UnknownSymbol, also for a delisted symbol."""
-        running = self.market.running()
-        day = DAYS[max(self.market.closed() - 1, 0) if running is None else running].item()
+        running = self.market.running(view)
+        day = DAYS[max(self.market.closed(view) - 1, 0) if running is None else running].item()
         item = self.market.listing(symbol)
         if item.delisted is not None and item.delisted <= day:
             raise UnknownSymbol(symbol)
-        tape = self.ticks.tape(symbol, day)
+        tape = self.ticks.tape(symbol, day, view)
         return tape, tape.until(self.market.instant())
 
-    def latest(self, symbol: str) -> Rows:
+    def latest(self, symbol: str, view: View = "J") -> Rows:
         """Return the rows of FHKST01010300, newest first. Raises UnknownSymbol."""
-        tape, stop = self._tape(symbol)
+        tape, stop = self._tape(symbol, view)
         return _rows(quotations.TRADES, tape, np.arange(max(stop - quotations.TRADES.max_rows, 0), stop))
 
-    def until(self, symbol: str, hour: int) -> Rows:
+    def until(self, symbol: str, hour: int, view: View = "J") -> Rows:
         """Return the rows of FHPST01060000 at or before a time of day in seconds, newest first. Raises
         UnknownSymbol."""
-        tape, stop = self._tape(symbol)
+        tape, stop = self._tape(symbol, view)
         end = np.datetime64(tape.day, "s") + np.timedelta64(hour + 1, "s") - _KST
         stop = min(stop, int(np.searchsorted(tape.ts, end)))
         return _rows(quotations.TRADES_OF_DAY, tape, np.arange(max(stop - quotations.TRADES_OF_DAY.max_rows, 0), stop))
 
-    def book(self, symbol: str) -> dict[str, str]:
+    def book(self, symbol: str, view: View = "J") -> dict[str, str]:
         """Return `output1` of FHKST01010200 and what else is known of the best prices; all "0" without a trade. Raises
         UnknownSymbol."""
-        tape, stop = self._tape(symbol)
+        tape, stop = self._tape(symbol, view)
         fields = quotations.BOOK.summary_fields
         if not stop:
             return dict.fromkeys(fields, "0") | {"aspr_acpt_hour": "000000", "new_mkop_cls_code": "00"}
@@ -64,7 +65,7 @@ class Trades:
             found[f"total_{side}_rsqn"] = str(totals[side])
             found[f"total_{side}_rsqn_icdc"] = str(int(moved.sum()))
         found["ntby_aspr_rsqn"] = str(totals["bidp"] - totals["askp"])
-        found["new_mkop_cls_code"] = "20" if self.market.running() is not None else "31"
+        found["new_mkop_cls_code"] = "20" if self.market.running(view) is not None else "31"
         return {field: found.get(field, "0") for field in fields}
 
 

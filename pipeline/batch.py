@@ -1,0 +1,58 @@
+"""What was fetched and is not yet committed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from storage.lake import Lake
+from storage.schema import ACTIONS, BARS, PAGES
+
+from . import actions
+from .coverage import Coverage, Span
+from .days import week_ends
+from .task import Task
+
+
+@dataclass
+class Batch:
+    """Hold rows by table of the lake, and what they answer: symbols and spans by interval."""
+
+    tables: dict[str, list[pa.Table]] = field(default_factory=dict)
+    answered: dict[str, list[tuple[str, Span]]] = field(default_factory=dict)
+    rows: int = 0
+
+    def take(self, name: str, rows: pa.Table) -> None:
+        if rows.num_rows:
+            self.tables.setdefault(name, []).append(rows)
+
+    def keep(self, task: Task, good: pa.Table, wrong: pa.Table, pages: pa.Table) -> int:
+        """Take a complete history; days that were only asked for again serve to find corporate actions. Return how many
+        bars are new."""
+        own = good["date"].to_numpy().astype("datetime64[D]")
+        first, last = week_ends(task.days[[0, -1]]) if task.what == "weekly" else task.days[[0, -1]]
+        bars = good.filter(pa.array((own >= first) & (own <= last))).select(BARS.names)
+        self.take("bars", bars)
+        self.take("actions", actions.detect(good) if task.what == "daily" else ACTIONS.empty_table())
+        self.take("quarantine", wrong)
+        self.take("pages", pages)
+        self.answer(task, task.days[0], task.days[-1], bars.num_rows)
+        return int(bars.num_rows)
+
+    def answer(self, task: Task, first: np.datetime64, last: np.datetime64, rows: int) -> None:
+        """Note that all days of a task from `first` to `last` were answered, with so many rows."""
+        self.answered.setdefault(task.interval, []).append((task.symbol, Span(first, last, rows)))
+        self.rows += rows
+
+    def write(self, lake: Lake, coverage: Coverage) -> None:
+        """Commit rows first and what is covered last: a run that is killed in between asks again."""
+        for name, parts in self.tables.items():
+            rows = pa.concat_tables(parts)
+            if name == "pages":
+                lake.append(name, rows.select(PAGES.names))
+            else:
+                lake.write(name, rows)
+        for interval, answered in self.answered.items():
+            coverage.add(interval, answered)

@@ -1,0 +1,96 @@
+"""The backtest as a stage: what it leaves, what it refuses, and the same content every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from distributed import get_task_stream
+
+from pipeline.backtest import BacktestError, BacktestSection
+from pipeline.backtest.engine import run
+from pipeline.backtest.stage import backtest
+from pipeline.cluster import Cluster, ClusterSection
+from pipeline.job import Job
+from storage.emit import silent
+from tests.stage_directories import World, write_predictions
+
+from .backtests import EXACT, traded
+
+
+def test_equity_and_trades_have_the_columns_that_the_report_reads(tmp_path: Path) -> None:
+    result = traded(tmp_path, World(["A"], [[1000]] * 3), [[1], [1], [1]])
+    assert list(result.equity[0]) == [
+        *("ts", "equity", "cash", "benchmark", "gross_exposure", "turnover", "commission", "tax", "n_positions")
+    ]
+    assert list(result.trades[0])[:9] == [
+        "ts",
+        "symbol",
+        "side",
+        "shares",
+        "price",
+        "value",
+        "commission",
+        "tax",
+        "reason",
+    ]
+    assert result.equity[0]["ts"].isoformat() == "2023-03-02T06:30:00+00:00"
+    assert result.column("turnover") == [0.0, 0.5, 0.0]
+    assert result.summary["rows"] == 3
+
+
+def test_what_cannot_be_traded_is_said(tmp_path: Path) -> None:
+    world = World(["A"], [[1000]] * 3)
+    ingest = world.write(tmp_path)
+    predict = write_predictions(tmp_path / "predict", world, {"ridge": [[1], [1], [1]]}, ["valid"] * 3)
+
+    def go(**settings: Any) -> None:
+        run(str(ingest), str(predict), str(tmp_path), BacktestSection.model_validate(EXACT | settings))
+
+    with pytest.raises(BacktestError, match=r"model 'lstm'.*got models \['ridge'\]"):
+        go()
+    with pytest.raises(BacktestError, match="split 'test', got none"):
+        go(model="ridge")
+    (predict / "predictions.parquet").unlink()
+    with pytest.raises(BacktestError, match="run the predict stage"):
+        go()
+    other = World(["A"], [[1000]] * 3, start="2025-03-04")
+    write_predictions(tmp_path / "predict", other, {"lstm": [[1], [1], [1]]}, ["test"] * 3)
+    with pytest.raises(BacktestError, match="got none"):
+        go()
+
+
+def backtest_content(ingest: Path, predict: Path, out: Path, section: BacktestSection) -> str:
+    out.mkdir()
+    return str(run(str(ingest), str(predict), str(out), section)["content"])
+
+
+def test_the_stage_runs_as_a_task_and_its_content_is_its_own(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    close = np.rint(20_000 * np.cumprod(rng.normal(1, 0.02, (60, 25)), axis=0))
+    world = World([f"{i:06d}" for i in range(25)], close)
+    ingest = world.write(tmp_path)
+    predict = write_predictions(tmp_path / "predict", world, {"lstm": rng.normal(size=(60, 25))}, ["test"] * 60)
+    section = BacktestSection(k=5)
+    contents = []
+    with Cluster(ClusterSection(device="cpu", threads=2)) as cluster:
+        with get_task_stream(cluster.client()) as tasks:
+            for name in ("one", "two"):
+                out = tmp_path / name
+                out.mkdir()
+                if name == "two":  # what a killed attempt left
+                    (out / "equity.parquet").write_bytes(b"half")
+                job = Job(out, {"ingest": ingest, "predict": predict}, cluster, silent)
+                contents.append(backtest(job, section))
+        assert {task["key"].split("-")[0] for task in tasks.data} == {"backtest"}
+    assert contents[0] == contents[1]
+    assert contents[0]["mode"] == "top_k"
+    assert contents[0]["rows"] == 60
+    equity = pq.read_table(tmp_path / "two" / "equity.parquet").to_pydict()
+    assert min(equity["cash"]) >= 0
+    assert max(equity["n_positions"]) == 5
+    other = backtest_content(ingest, predict, tmp_path / "three", section.model_copy(update={"k": 6}))
+    assert other != contents[0]["content"]
