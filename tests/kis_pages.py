@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from pipeline.kis.wire import daily_lines
+from pipeline.kis.simulator.render import daily_lines
 
 
 def render_daily(rows: pa.Table) -> list[dict[str, str]]:

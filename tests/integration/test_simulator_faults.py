@@ -16,7 +16,8 @@ from pipeline.kis import layouts, quotations, wire
 from pipeline.kis.master import parse_master, unzip_master
 from pipeline.kis.simulator.clock import Clock, moment
 from pipeline.kis.simulator.market import Market
-from tests.integration.test_simulator import Caller, J, simulator, talk
+
+from .caller import Caller, J, simulator, talk
 
 NOW = "2026-11-20T11:00:30"
 SYMBOL = "005940"

@@ -8,10 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -26,27 +25,16 @@ from pipeline.kis.frames import Frame, parse_book, parse_frame, parse_trades
 from pipeline.kis.records import ORDER_BOOK, TRADE
 from pipeline.kis.simulator.market import Market
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "scripts" / "simulate_kis.py"
+from . import caller
+
 DAY = date(2026, 11, 20)
 SYMBOLS = [item.symbol for item in Market(7, 40).listings if item.delisted is None and item.listed.year < 2026]
 A, B = SYMBOLS[:2]
 Socket = aiohttp.ClientWebSocketResponse
 
 
-@contextmanager
-def simulator(*options: object) -> Iterator[tuple[dict[str, Any], subprocess.Popen[str]]]:
-    words = ["--with-parent", "--symbols", "40", "--quota", "0", "--token-gap", "0", *options]
-    command = [sys.executable, str(SCRIPT), *map(str, words)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, process.communicate()[1]
-        yield json.loads(line), process
-    finally:
-        process.terminate()
-        process.communicate(timeout=10)
+def simulator(*options: object) -> AbstractContextManager[tuple[dict[str, Any], subprocess.Popen[str]]]:
+    return caller.simulator("--symbols", 40, "--quota", 0, "--token-gap", 0, *options)
 
 
 @pytest.fixture(scope="module")
@@ -361,7 +349,7 @@ def test_it_ends_cleanly_with_open_connections() -> None:
 def test_a_port_in_use_is_one_sentence(standing: dict[str, Any]) -> None:
     port = standing["ws"].rpartition(":")[2]
     for option in ("--ws-port", "--rest-port"):
-        command = [sys.executable, str(SCRIPT), "--symbols", "1", option, port]
+        command = [sys.executable, str(caller.SCRIPT), "--symbols", "1", option, port]
         found = subprocess.run(command, capture_output=True, text=True, timeout=30)
         assert found.returncode == 2 and found.stdout == ""
         assert found.stderr.count("\n") == 1 and f"127.0.0.1:{port}" in found.stderr

@@ -28,8 +28,8 @@ from pipeline.request import RequestError
 from pipeline.verify import verify
 from storage.lake import Lake
 
+from .caller import simulator
 from .kis_server import Stage, server
-from .test_simulator import simulator
 
 NOW, DAY, FIRST = "2026-09-18T20:30", date(2026, 9, 18), date(2026, 9, 14)
 VIEWS = {"KRX": "J", "NXT": "NX", "UN": "UN"}

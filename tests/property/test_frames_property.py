@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from pipeline import krx
 from pipeline.kis.columns import WireError
 from pipeline.kis.control import Refusal, parse_control, parse_request
-from pipeline.kis.frames import parse_book, parse_frame, parse_trades, render_book, render_frame, render_trades
+from pipeline.kis.frames import parse_book, parse_frame, parse_trades
 from pipeline.kis.records import BOOK_ROWS, ORDER_BOOK, TRADE, TRADE_ROWS, Layout
+from pipeline.kis.simulator.frames import render_book, render_frame, render_trades
 
 DAY = date(2026, 9, 22)
 symbols = st.text("0123456789ABCDEFGHJKLMNPRSTUVWXYZ", min_size=6, max_size=7)

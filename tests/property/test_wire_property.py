@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pipeline import krx
 from pipeline.kis import layouts, master, wire
 from pipeline.kis.errors import Mask, judge
+from pipeline.kis.simulator import render
 from tests.kis_pages import render_daily
 
 Parse = Callable[[Mapping[str, Any]], Any]
@@ -54,7 +55,7 @@ def _table(schema: pa.Schema, **given: Any) -> pa.Table:
 def _pages() -> dict[str, dict[str, Any]]:
     days = {"date": DAYS, "ts": krx.session_closes(DAYS)}
     minutes = {"date": DAYS, "ts": krx.session_closes(DAYS) - np.timedelta64(90, "m")}
-    minute = wire.render_minutes(_table(layouts.MINUTE_ROWS, **minutes))
+    minute = render.minutes(_table(layouts.MINUTE_ROWS, **minutes))
     facts = dict.fromkeys(layouts.STOCK_INFO.summary_fields, "") | {"pdno": "00000A005930", "mket_id_cd": "STK"}
     facts |= {"scty_grp_id_cd": "ST", "stck_kind_cd": "101", "lstg_stqt": "5969782550", "scts_mket_lstg_dt": "19750611"}
     price = dict.fromkeys(layouts.PRICE.summary_fields, "1") | {"stck_shrn_iscd": "005930", "iscd_stat_cls_code": "55"}
@@ -62,9 +63,9 @@ def _pages() -> dict[str, dict[str, Any]]:
         "daily": {"output1": {}, "output2": render_daily(_table(layouts.DAILY_ROWS, **days))},
         "minutes": {"output1": {}, "output2": minute},
         "today": {"output1": {}, "output2": minute},
-        "index": {"output1": {}, "output2": wire.render_index(_table(layouts.INDEX_ROWS, **days))},
-        "investors": {"output": wire.render_investors(_table(layouts.INVESTOR_ROWS, **days))},
-        "holidays": {"output": wire.render_holidays(_table(layouts.HOLIDAY_ROWS, date=DAYS))},
+        "index": {"output1": {}, "output2": render.index(_table(layouts.INDEX_ROWS, **days))},
+        "investors": {"output": render.investors(_table(layouts.INVESTOR_ROWS, **days))},
+        "holidays": {"output": render.holidays(_table(layouts.HOLIDAY_ROWS, date=DAYS))},
         "price": {"output": price},
         "info": {"output": facts},
     }

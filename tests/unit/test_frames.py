@@ -8,8 +8,9 @@ import pytest
 from pipeline import krx
 from pipeline.kis import control
 from pipeline.kis.columns import WireError
-from pipeline.kis.frames import parse_book, parse_frame, parse_trades, render_book, render_frame, render_trades
+from pipeline.kis.frames import parse_book, parse_frame, parse_trades
 from pipeline.kis.records import BOOK, ORDER_BOOK, TRADE, TRADES
+from pipeline.kis.simulator.frames import render_book, render_frame, render_trades
 
 # As captured by a user on 2026-09-22; only the volume-weighted price is what turnover and volume say.
 RECORD = (

@@ -15,7 +15,7 @@ from pipeline import krx
 from pipeline.kis import history
 from pipeline.kis.client import Answer
 from pipeline.kis.layouts import DAILY, DAILY_ROWS, MINUTE_ROWS, Tr
-from pipeline.kis.wire import render_minutes
+from pipeline.kis.simulator import render
 from tests.kis_pages import render_daily
 
 START, END = date(2025, 3, 3), date(2026, 2, 27)
@@ -66,16 +66,16 @@ class Broker:
         shown = self.rows["date"].cast(pa.string()).to_numpy()
         if tr is DAILY:
             first, last = (dashed(params[f"FID_INPUT_DATE_{side}"]) for side in (1, 2))
-            inside, render = (shown >= first) & (shown <= last), render_daily
+            inside, written = (shown >= first) & (shown <= last), render_daily
         else:
             day, hour = dashed(params["FID_INPUT_DATE_1"]), params["FID_INPUT_HOUR_1"]
             label = np.datetime64(f"{day}T{hour[:2]}:{hour[2:4]}:{hour[4:]}") - np.timedelta64(9, "h")
             ends = self.rows["ts"].to_numpy()
             auction = ends == krx.session_closes(self.rows["date"].to_numpy().astype("datetime64[D]"))
             inside = np.where(auction, ends, ends - np.timedelta64(1, "m")) <= label
-            render = render_minutes
+            written = render.minutes
         chosen = self.rows.filter(pa.array(inside)).sort_by([("ts", "descending")]).slice(0, self.page)
-        rows: list[Any] = render(chosen)
+        rows: list[Any] = written(chosen)
         if self.trouble == "stale" and self.before and self.calls % 3 == 0:
             rows = self.before
         if self.trouble == "empty" and self.calls % 4 == 0:

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from pipeline import krx
-from pipeline.kis.frames import parse_book, parse_frame, parse_trades, render_frame
+from pipeline.kis.frames import parse_book, parse_frame, parse_trades
 from pipeline.kis.records import ORDER_BOOK, TRADE
 from pipeline.kis.simulator.clock import Clock, moment
 from pipeline.kis.simulator.feed import Feed, trade_rows
+from pipeline.kis.simulator.frames import render_frame
 from pipeline.kis.simulator.market import Columns, Market, UnknownSymbol
 from pipeline.kis.simulator.ticks import Tape, Ticks
 

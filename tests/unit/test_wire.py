@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline import krx
 from pipeline.kis import layouts, master, wire
+from pipeline.kis.simulator import render
 from tests.kis_pages import render_daily
 
 MONEY = st.integers(1, 2**53 - 1).map(float)
@@ -87,7 +88,7 @@ def minute_rows(draw: st.DrawFn) -> pa.Table:
 
 @given(minute_rows())
 def test_minute_rows_come_back(rows: pa.Table) -> None:
-    same(wire.parse_minutes({"output2": wire.render_minutes(rows)}), rows)
+    same(wire.parse_minutes({"output2": render.minutes(rows)}), rows)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_index_rows_come_back(rows: list[tuple[Any, ...]]) -> None:
     days = [row[0] for row in rows]
     columns = [pa.array([row[at] for row in rows], pa.float64()) for at in range(1, 7)]
     table = pa.table([pa.array(days, pa.date32()), stamps(days), *columns], schema=layouts.INDEX_ROWS)
-    same(wire.parse_index({"output2": wire.render_index(table)}), table)
+    same(wire.parse_index({"output2": render.index(table)}), table)
 
 
 @given(
@@ -164,7 +165,7 @@ def test_investor_rows_come_back(rows: list[tuple[Any, ...]]) -> None:
         | {name: pa.array(values, pa.float64()) for name, values in flows.items()},
         schema=layouts.INVESTOR_ROWS,
     )
-    same(wire.parse_investors({"output": wire.render_investors(table)}), table)
+    same(wire.parse_investors({"output": render.investors(table)}), table)
 
 
 @given(
@@ -174,7 +175,7 @@ def test_investor_rows_come_back(rows: list[tuple[Any, ...]]) -> None:
 )
 def test_holiday_rows_come_back(rows: list[tuple[Any, ...]]) -> None:
     table = pa.Table.from_pylist([dict(zip(layouts.HOLIDAY_ROWS.names, row)) for row in rows], layouts.HOLIDAY_ROWS)
-    same(wire.parse_holidays({"output": wire.render_holidays(table)}), table)
+    same(wire.parse_holidays({"output": render.holidays(table)}), table)
 
 
 GOOD = {

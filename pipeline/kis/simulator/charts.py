@@ -13,8 +13,9 @@ import orjson
 import pyarrow as pa
 
 from pipeline import krx
-from pipeline.kis import layouts, wire
+from pipeline.kis import layouts
 from pipeline.kis.quotations import INDEX_MINUTES
+from pipeline.kis.simulator import render
 from pipeline.kis.simulator.indices import index_minutes, index_rows
 from pipeline.kis.simulator.market import PRICES, Columns, Market
 from pipeline.kis.simulator.paths import DAYS, span
@@ -55,7 +56,7 @@ def as_bytes(rows: list[Row]) -> Rows:
 
 def daily_rows(columns: Columns) -> Rows:
     """Render market columns as rows of FHKST03010100, in the same order."""
-    return wire.daily_lines(columns | {"untraded": columns["halted"]})
+    return render.daily_lines(columns | {"untraded": columns["halted"]})
 
 
 def by_period(columns: Columns, period: str) -> Columns:
@@ -190,7 +191,7 @@ class Charts:
             ],
             schema=layouts.MINUTE_ROWS,
         )
-        rows = wire.render_minutes(table)
+        rows = render.minutes(table)
         return [_seconds(row["stck_cntg_hour"]) for row in rows], rows
 
     def session(self, symbol: str, day: date, until: int, view: View = "J") -> list[Row]:
@@ -272,7 +273,7 @@ class Charts:
             ],
             schema=layouts.INDEX_ROWS,
         )
-        return as_bytes(wire.render_index(table))[::-1], tail
+        return as_bytes(render.index(table))[::-1], tail
 
     def index_minutes(self, code: str, seconds: int, *, past: bool, most: int) -> tuple[Rows, Columns]:
         """Return the latest `most` rows of FHKUP03500200, newest first, of earlier sessions too with `past`, and the
@@ -285,12 +286,12 @@ class Charts:
             columns = {
                 "stck_bsop_date": [time[:10].replace("-", "") for time in times],
                 "stck_cntg_hour": [time[11:].replace(":", "") for time in times],
-                "bstp_nmix_prpr": wire.decimal(bars["close"]),
-                "bstp_nmix_oprc": wire.decimal(bars["open"]),
-                "bstp_nmix_hgpr": wire.decimal(bars["high"]),
-                "bstp_nmix_lwpr": wire.decimal(bars["low"]),
-                "cntg_vol": wire.whole(bars["volume"]),
-                "acml_tr_pbmn": wire.whole(bars["cumulative"]),
+                "bstp_nmix_prpr": render.decimal(bars["close"]),
+                "bstp_nmix_oprc": render.decimal(bars["open"]),
+                "bstp_nmix_hgpr": render.decimal(bars["high"]),
+                "bstp_nmix_lwpr": render.decimal(bars["low"]),
+                "cntg_vol": render.whole(bars["volume"]),
+                "acml_tr_pbmn": render.whole(bars["cumulative"]),
             }
             fields = INDEX_MINUTES.fields
             rows += [dict(zip(fields, row)) for row in zip(*(columns[field] for field in fields))][::-1]
@@ -309,8 +310,8 @@ class Charts:
         rows = [orjson.loads(row) for row in daily_rows({name: values[-most:] for name, values in columns.items()})]
         before = np.append(np.nan, columns["volume"][:-1])[-most:]
         with np.errstate(divide="ignore", invalid="ignore"):
-            rate = wire.decimal(np.nan_to_num(100.0 * columns["volume"][-most:] / before, posinf=0.0))
-            change = wire.decimal(100.0 * (columns["close"] / columns["base"] - 1.0)[-most:])
+            rate = render.decimal(np.nan_to_num(100.0 * columns["volume"][-most:] / before, posinf=0.0))
+            change = render.decimal(100.0 * (columns["close"] / columns["base"] - 1.0)[-most:])
         extra = {"hts_frgn_ehrt": "20.00", "frgn_ntby_qty": "0"}
         for at, row in enumerate(rows):
             row |= extra | {"prdy_vrss_vol_rate": rate[at], "prdy_ctrt": change[at], "acml_prtt_rate": row["prtt_rate"]}
@@ -331,7 +332,7 @@ class Charts:
                 columns[f"{who}_{what}_volume"] = pa.array(volume, mask=unknown)
                 columns[f"{who}_{what}_turnover"] = pa.array(np.round(volume * million), mask=unknown)
         table = pa.table({name: columns[name] for name in layouts.INVESTOR_ROWS.names}, schema=layouts.INVESTOR_ROWS)
-        return as_bytes(wire.render_investors(table))[::-1]
+        return as_bytes(render.investors(table))[::-1]
 
 
 def _seconds(label: str) -> int:

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline import krx
-from pipeline.kis.frames import render_book, render_trades
 from pipeline.kis.records import BOOK_ROWS, LEVELS, ORDER_BOOK, TRADE, TRADE_NXT, TRADE_ROWS, TRADE_UN, Layout
+from pipeline.kis.simulator.frames import render_book, render_trades
 from pipeline.kis.simulator.market import Market
 from pipeline.kis.simulator.paths import DAYS, Floats
 from pipeline.kis.simulator.ticks import Tape, Ticks

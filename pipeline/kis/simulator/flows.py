@@ -8,12 +8,13 @@ from datetime import date
 
 import numpy as np
 
-from pipeline.kis import wire
 from pipeline.kis.quotations import FLOWS_DAILY, INSTITUTIONS, INVESTORS_DAILY
+from pipeline.kis.simulator import render
 from pipeline.kis.simulator.charts import Rows, as_bytes
 from pipeline.kis.simulator.market import Columns, Market
 from pipeline.kis.simulator.paths import Floats
 from pipeline.kis.simulator.views import View
+from pipeline.kis.wire import compact
 
 _SHARES = dict(zip(INSTITUTIONS[:-1], (0.30, 0.20, 0.12, 0.05, 0.10, 0.03)))  # pension funds take the rest
 
@@ -36,20 +37,20 @@ def investors_daily(market: Market, symbol: str, end: date, most: int, view: Vie
     with np.errstate(divide="ignore", invalid="ignore"):
         change = 100.0 * (flows["close"] / flows["base"] - 1.0)
     columns = {
-        "stck_bsop_date": wire.compact(flows["date"]),
-        "stck_clpr": wire.whole(flows["close"]),
-        "prdy_vrss": wire.whole(flows["close"] - flows["base"]),
+        "stck_bsop_date": compact(flows["date"]),
+        "stck_clpr": render.whole(flows["close"]),
+        "prdy_vrss": render.whole(flows["close"] - flows["base"]),
         "prdy_vrss_sign": [str(sign) for sign in flows["sign"].tolist()],
-        "prdy_ctrt": wire.decimal(change),
-        "acml_vol": wire.whole(flows["volume"]),
-        "acml_tr_pbmn": wire.whole(np.round(flows["turnover"] / 1e6)),
-        "stck_oprc": wire.whole(flows["open"]),
-        "stck_hgpr": wire.whole(flows["high"]),
-        "stck_lwpr": wire.whole(flows["low"]),
+        "prdy_ctrt": render.decimal(change),
+        "acml_vol": render.whole(flows["volume"]),
+        "acml_tr_pbmn": render.whole(np.round(flows["turnover"] / 1e6)),
+        "stck_oprc": render.whole(flows["open"]),
+        "stck_hgpr": render.whole(flows["high"]),
+        "stck_lwpr": render.whole(flows["low"]),
         "bold_yn": ["N"] * len(change),
     }
     for field, (who, what, unit) in FLOWS_DAILY.items():
         volume = {"net": buy[who] - sell[who], "buy": buy[who], "sell": sell[who]}[what]
-        columns[field] = wire.whole(volume if unit == "volume" else np.round(volume * million))
+        columns[field] = render.whole(volume if unit == "volume" else np.round(volume * million))
     fields = INVESTORS_DAILY.fields
     return as_bytes([dict(zip(fields, row)) for row in zip(*(columns[field] for field in fields))])[::-1]

@@ -9,15 +9,16 @@ from datetime import date, datetime, timedelta
 import numpy as np
 
 from pipeline import krx
-from pipeline.kis import wire
 from pipeline.kis.layouts import Tr
 from pipeline.kis.quotations import OVERSEAS_DAILY, OVERSEAS_DETAIL, OVERSEAS_MINUTES, OVERSEAS_PRICE
+from pipeline.kis.simulator import render
 from pipeline.kis.simulator.charts import as_bytes, by_period
 from pipeline.kis.simulator.market import Columns, Market
 from pipeline.kis.simulator.overseas import AMOUNTS, Overseas
 from pipeline.kis.simulator.overseas_issues import DAYS, EXCHANGES, Exchange, Issue
 from pipeline.kis.simulator.pages import Handler, Invalid, Page
 from pipeline.kis.simulator.paths import Floats
+from pipeline.kis.wire import compact
 
 _EXCHANGES = frozenset({*EXCHANGES, "SHI", "SZI", "BAY", "BAQ", "BAA"})
 _PERIODS = {"0": ("D", 2), "1": ("W", 8), "2": ("M", 32)}  # GUBN -> period, calendar days that hold one
@@ -121,9 +122,9 @@ class OverseasPages:
         ratios = {"perx": last / earnings, "pbrx": last / book, "epsx": earnings, "bpsx": book, "t_rate": exchange.won}
         return {
             **dict(zip(prices, _decimal(exchange, list(prices.values())))),
-            **dict(zip(amounts, wire.whole(list(amounts.values())))),
-            **dict(zip(ratios, wire.decimal(list(ratios.values())))),
-            **dict(zip(("l52d", "h52d"), wire.compact(year["date"][[bottom, top]]))),
+            **dict(zip(amounts, render.whole(list(amounts.values())))),
+            **dict(zip(ratios, render.decimal(list(ratios.values())))),
+            **dict(zip(("l52d", "h52d"), compact(year["date"][[bottom, top]]))),
             **dict.fromkeys(("rate", "t_xrat"), rate),
             "rsym": _code(item),
             "zdiv": str(exchange.decimals),
@@ -160,16 +161,16 @@ def _rates(close: Floats | list[float], base: Floats | list[float]) -> list[str]
 
 def _daily_rows(exchange: Exchange, days: Columns) -> list[dict[str, str]]:
     """Render sessions or periods, oldest first. The best bid and ask are a tick about the close."""
-    size = wire.whole(100.0 * (1.0 + days["volume"] % 9.0))
+    size = render.whole(100.0 * (1.0 + days["volume"] % 9.0))
     columns = {
-        "xymd": wire.compact(days["date"]),
+        "xymd": compact(days["date"]),
         "clos": _decimal(exchange, days["close"]),
         "sign": _signs(days["close"], days["base"]),
         "diff": _decimal(exchange, np.abs(days["close"] - days["base"])),
         "rate": _rates(days["close"], days["base"]),
         **{name: _decimal(exchange, days[name]) for name in ("open", "high", "low")},
-        "tvol": wire.whole(days["volume"]),
-        "tamt": wire.whole(days["turnover"]),
+        "tvol": render.whole(days["volume"]),
+        "tamt": render.whole(days["turnover"]),
         "pbid": _decimal(exchange, days["close"] - exchange.tick),
         "vbid": size,
         "pask": _decimal(exchange, days["close"] + exchange.tick),
@@ -202,7 +203,7 @@ def _minute_rows(exchange: Exchange, day: date, bars: Columns, until: datetime) 
     times = [midnight + timedelta(minutes=label) for label in bars["label"].tolist()]
     korea = exchange.to_korea(day)
     prices = (_decimal(exchange, bars[name]) for name in ("open", "high", "low", "close"))
-    cells = zip(times, *prices, wire.whole(bars["volume"]), wire.whole(bars["turnover"]))
+    cells = zip(times, *prices, render.whole(bars["volume"]), render.whole(bars["turnover"]))
     rows = []
     for time, *values in cells:
         if time <= until:

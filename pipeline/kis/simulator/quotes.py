@@ -11,21 +11,22 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import krx
-from pipeline.kis import layouts, quotations, wire
+from pipeline.kis import layouts, quotations
 from pipeline.kis.master import MASTER_ROWS, MasterMarket, isin, render_master, zip_master
-from pipeline.kis.simulator import paths
+from pipeline.kis.simulator import paths, render
 from pipeline.kis.simulator.charts import Charts
 from pipeline.kis.simulator.indices import INDICES
 from pipeline.kis.simulator.market import Columns, Market, UnknownSymbol
 from pipeline.kis.simulator.universe import SECTORS, Listing
 from pipeline.kis.simulator.views import View
+from pipeline.kis.wire import compact
 
 _GROUPS = {"stock": "ST", "preferred": "ST", "etf": "EF"}
 _PAR = 500  # KRW, par value of every issue
 
 
 def _whole(value: float) -> str:
-    return wire.whole([value])[0]
+    return render.whole([value])[0]
 
 
 def _ratio(part: float, whole: float) -> str:
@@ -195,7 +196,7 @@ class Quotes:
             [pa.array(days), weekday.astype(np.int8), business, business, opened, opened], schema=layouts.HOLIDAY_ROWS
         )
         last = days[-1].item() if len(days) else end
-        return wire.render_holidays(table), last if len(days) > 1 and last < end else None
+        return render.holidays(table), last if len(days) > 1 and last < end else None
 
     def master(self, market: MasterMarket) -> bytes:
         """Return the zip of a market's master file: what is listed today, with base prices of the coming or running
@@ -320,6 +321,6 @@ def _numbers(market: Market, item: Listing, rows: Columns) -> dict[str, str]:
                 continue
             found = int(pick(values))
             numbers[name] = _whole(float(values[found]))
-            numbers[f"{stem}_date"] = wire.compact(rows["date"][keep][found : found + 1])[0]
+            numbers[f"{stem}_date"] = compact(rows["date"][keep][found : found + 1])[0]
             numbers[rate.format(stem)] = _ratio(at["close"] - float(values[found]), float(values[found]))
     return numbers

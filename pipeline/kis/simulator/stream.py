@@ -18,9 +18,9 @@ from aiohttp import WSMsgType, web
 from pipeline import krx
 from pipeline.kis import control
 from pipeline.kis.control import Refusal, Request
-from pipeline.kis.frames import render_frame
 from pipeline.kis.records import Layout
 from pipeline.kis.simulator.feed import TRS, Feed
+from pipeline.kis.simulator.frames import render_frame
 from pipeline.kis.simulator.gate import Approvals
 from pipeline.kis.simulator.market import Market, UnknownSymbol
 

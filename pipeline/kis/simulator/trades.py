@@ -3,8 +3,9 @@
 import numpy as np
 
 from pipeline import krx
-from pipeline.kis import quotations, wire
+from pipeline.kis import quotations
 from pipeline.kis.layouts import Tr
+from pipeline.kis.simulator import render
 from pipeline.kis.simulator.charts import Rows, as_bytes
 from pipeline.kis.simulator.market import Market, UnknownSymbol
 from pipeline.kis.simulator.paths import DAYS
@@ -86,19 +87,19 @@ def _rows(tr: Tr, tape: Tape, at: Ints) -> Rows:
     bids = np.where(best > 0, ladder[np.clip(best - 1, 0, len(ladder) - 1)], 0.0)
     limit = np.where(price >= ladder[-1], "1", np.where(price <= ladder[0], "4", ""))
     sign = np.where(limit != "", limit, np.where(change > 0, "2", np.where(change < 0, "5", "3")))
-    volume = wire.whole(tape.volume[at])
+    volume = render.whole(tape.volume[at])
     columns = {
         "stck_cntg_hour": _hours(tape.ts[at]),
-        "stck_prpr": wire.whole(price),
-        "stck_pbpr": wire.whole(price),
-        "prdy_vrss": wire.whole(change),
+        "stck_prpr": render.whole(price),
+        "stck_pbpr": render.whole(price),
+        "prdy_vrss": render.whole(change),
         "prdy_vrss_sign": sign.tolist(),
-        "prdy_ctrt": wire.decimal(100.0 * change / tape.base),
+        "prdy_ctrt": render.decimal(100.0 * change / tape.base),
         "cntg_vol": volume,
         "cnqn": volume,
-        "acml_vol": wire.whole(tape.total[at]),
-        "tday_rltv": wire.decimal(100.0 * bought / np.maximum(sold, 1.0)),
-        "askp": wire.whole(asks),
-        "bidp": wire.whole(bids),
+        "acml_vol": render.whole(tape.total[at]),
+        "tday_rltv": render.decimal(100.0 * bought / np.maximum(sold, 1.0)),
+        "askp": render.whole(asks),
+        "bidp": render.whole(bids),
     }
     return as_bytes([dict(zip(tr.fields, row)) for row in zip(*(columns[field] for field in tr.fields))])[::-1]
