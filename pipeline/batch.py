@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage.lake import Lake
-from storage.schema import ACTIONS, BARS, PAGES
+from storage.schema import ACTIONS, BARS, KEYS, PAGES
 
 from . import actions
 from .coverage import Coverage, Span
@@ -50,9 +50,19 @@ class Batch:
         """Commit rows first and what is covered last: a run that is killed in between asks again."""
         for name, parts in self.tables.items():
             rows = pa.concat_tables(parts)
+            if name == "actions" and coverage.venue != "KRX":
+                rows = _unknown(lake, rows)
             if name == "pages":
                 lake.append(name, rows.select(PAGES.names))
             else:
                 lake.write(name, rows)
         for interval, answered in self.answered.items():
             coverage.add(interval, answered)
+
+
+def _unknown(lake: Lake, found: pa.Table) -> pa.Table:
+    """Leave out actions that the lake has. They are the same on every venue, but only bars that end with KRX's close
+    give the factor exactly; others have it from a rate of two decimals."""
+    keys = list(KEYS["actions"])
+    known = lake.read("actions", columns=keys, symbols=set(found["symbol"].to_pylist()))
+    return found.join(known, keys, join_type="left anti")
