@@ -6,6 +6,8 @@ VENV  := .venv
 PY    := $(VENV)/bin/python
 BOOT  := $(if $(PYTHON),$(PYTHON),$(shell command -v python3.11 || command -v python3))
 ARGS  ?=
+# Tests mostly wait for processes that they start, so two files at a time take little more than half the time.
+PYTEST := $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
 .PHONY: run test test-all lint bench gpu-check clean venv
 
 run: $(VENV)/.run
@@ -14,11 +16,11 @@ run: $(VENV)/.run
 
 test: $(VENV)/.test
 	@echo "make: running the tests (those marked slow or gpu wait for make test-all and make gpu-check)"
-	@$(PY) -m pytest -m "not slow and not gpu and not bench" $(ARGS)
+	@$(PYTEST) -m "not slow and not gpu and not bench" $(ARGS)
 
 test-all: $(VENV)/.test-all
 	@echo "make: running all tests that need no GPU; this takes a while"
-	@$(PY) -m pytest -m "not gpu" $(ARGS)
+	@$(PYTEST) -m "not gpu" $(ARGS)
 
 lint: $(VENV)/.lint
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
