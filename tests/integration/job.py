@@ -107,8 +107,8 @@ def call(script: str, folder: Path, *words: str, verb: str = "", **more: str) ->
 
 
 def manifests(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the first manifest of each stage in a data folder; tests that share the folder may have made others."""
+    """Return the latest manifest of each stage in a data folder."""
     found: dict[str, dict[str, Any]] = {}
     for path in sorted((folder / "data" / "stages").glob("*/*/manifest.json"), key=lambda p: p.stat().st_mtime):
-        found.setdefault(path.parent.parent.name, {**json.loads(path.read_text()), "directory": str(path.parent)})
+        found[path.parent.parent.name] = {**json.loads(path.read_text()), "directory": str(path.parent)}
     return found

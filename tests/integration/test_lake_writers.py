@@ -145,16 +145,24 @@ def readers_find_whole_replacements(path: Path, seconds: float, kills: int) -> N
     aside = bars([next(f"9{i:05d}" for i in range(99) if group_of(f"9{i:05d}", "1m") == 3)], 10, interval="1m")
     writers = [start(replace_for_ever, str(path), i) for i in (1, 2)]
     tidier, seen = start(tidy_for_ever, str(path)), set()
+
+    def look() -> None:
+        found = lake.read("bars", symbols=NAMES, interval="1d")
+        marks = pc.unique(found["volume"]).to_pylist()
+        assert len(marks) == 1, f"a reader saw several replacements at once: {marks}"
+        assert found.num_rows == len(NAMES) * (20 + 10 * (int(marks[0]) % 3)), "a reader saw a part"
+        seen.add(int(marks[0]) // 1_000_000)
+
     try:
+        until = time.monotonic() + 60
+        while not seen >= {1, 2}:
+            look()
+            assert time.monotonic() < until, "a writer never got its turn"
         for _ in range(kills):
             until = time.monotonic() + seconds / kills * rng.uniform(0.7, 1.3)
             lake.write("bars", aside)
             while time.monotonic() < until:
-                found = lake.read("bars", symbols=NAMES, interval="1d")
-                marks = pc.unique(found["volume"]).to_pylist()
-                assert len(marks) == 1, f"a reader saw several replacements at once: {marks}"
-                assert found.num_rows == len(NAMES) * (20 + 10 * (int(marks[0]) % 3)), "a reader saw a part"
-                seen.add(int(marks[0]) // 1_000_000)
+                look()
             spoiled = next(path / "bars" / f.path for f in Log(path, "bars").latest().files if f.partition[0] == "1m")
             spoiled.write_bytes(spoiled.read_bytes()[:-100])
             found_damage = [d for d in lake.damaged(["bars"]) if d.partition["interval"] == "1m"]
@@ -167,7 +175,6 @@ def readers_find_whole_replacements(path: Path, seconds: float, kills: int) -> N
     finally:
         for process in (*writers, tidier):
             kill(process)
-    assert seen >= {1, 2}, "a writer never got its turn"
     assert lake.damaged() == []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(upkeep, "MINIMUM_AGE", 0.0)
