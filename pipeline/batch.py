@@ -12,7 +12,7 @@ from storage.schema import ACTIONS, BARS, KEYS, PAGES
 
 from . import actions
 from .coverage import Coverage, Span
-from .days import week_ends
+from .days import runs, week_ends
 from .task import Task
 
 
@@ -38,7 +38,11 @@ class Batch:
         self.take("actions", actions.detect(good) if task.what == "daily" else ACTIONS.empty_table())
         self.take("quarantine", wrong)
         self.take("pages", pages)
-        self.answer(task, task.days[0], task.days[-1], bars.num_rows)
+        if task.what != "index":
+            self.answer(task, task.days[0], task.days[-1], bars.num_rows)
+        elif own.size:  # an index has no idle day: only what came before its first row is answered without one
+            for run in runs(np.union1d(own, task.days[task.days < own.min()]), task.days):
+                self.answer(task, run[0], run[-1], int(np.isin(own, run).sum()))
         return int(bars.num_rows)
 
     def answer(self, task: Task, first: np.datetime64, last: np.datetime64, rows: int) -> None:

@@ -35,6 +35,7 @@ from .task import Task
 from .wanted import on_paper, plan, wanted
 
 INDICES = {"0001": "KOSPI", "1001": "KOSDAQ", "2001": "KOSPI 200"}
+FEW = 3  # corporate actions on one day, however few the symbols
 AHEAD = timedelta(days=60)  # how far the broker's calendar is asked for
 
 
@@ -124,10 +125,10 @@ async def connected(lake: Lake, kis: KisSection, ingest: IngestSection, emit: Em
         rest, folder = (place.rest, str(place.folder)) if place else ("", "")
         client = await stack.enter_async_context(KisClient(kis, emit, rest=rest, folder=folder))
         now = place.now if place else datetime.now(UTC)
+        check_closed(kis, ingest, now)
         if place and ingest.end > datetime.now(krx.KST).date():
             text = f"{ingest.end} lies ahead: the simulated market plays that this day has come"
             emit("log", level="warning", text=text)
-        check_closed(ingest, now)
         source = ingest.source or source_of(kis)
         origin = Origin(source, ingest.venue, datetime.now(UTC), Reading.of(kis))
         coverage = Coverage(lake, source, ingest.venue)
@@ -150,6 +151,7 @@ async def from_broker(job: Job, lake: Lake, kis: KisSection, ingest: IngestSecti
         await collector.run(tasks, at_once=kis.max_workers)
         seconds, counts, source = time.perf_counter() - began, broker.client.counts, broker.origin.source
         rewritten = [one.symbol for one in collector.rewritten]
+        _tell_of_evenings(broker, chosen)
     intervals = [
         name for name, asked in (("1d", ingest.daily), ("1m", ingest.minute_symbols), ("1w", ingest.weekly)) if asked
     ]
@@ -183,10 +185,28 @@ async def from_broker(job: Job, lake: Lake, kis: KisSection, ingest: IngestSecti
 
 def source_of(kis: KisSection) -> str:
     """Name the rows of an environment; another simulated market has another name, so that two are never mixed."""
+    evening = "-evening" if kis.day_ends == "evening" else ""  # closes and volumes on another basis
     if kis.environment != "simulator":
-        return {"live": "kis", "paper": "kis-paper"}[kis.environment]
+        return {"live": "kis", "paper": "kis-paper"}[kis.environment] + evening
     market = {name: value for name, value in kis.keyed()["simulator"].items() if name != "clock"}  # it shows how far
-    return f"simulator-{kis.simulator.seed}-{digest_of([kis.rest_url, market])[:8]}"
+    return f"simulator-{kis.simulator.seed}-{digest_of([kis.rest_url, market])[:8]}{evening}"
+
+
+def _tell_of_evenings(broker: Broker, chosen: list[str]) -> None:
+    """Warn where the broker's daily bars of KRX seem to end in the evening though they are read as ending before it:
+    then the base price of nearly every symbol leaves the close of the day before, as after a corporate action."""
+    if broker.ingest.venue != "KRX" or broker.origin.reading.evening:
+        return
+    found = broker.lake.read("actions", columns=["ex_date"], symbols=chosen, source=broker.origin.source)
+    days = Counter(found["ex_date"].to_pylist())
+    odd = [day for day, count in days.items() if day > krx.AFTER_FIRST.item() and count > max(FEW, len(chosen) / 2)]
+    if odd:
+        text = (
+            f"expected corporate actions of a few symbols a day, got them of more than half of {len(chosen)} on "
+            f"{len(odd)} days since {min(odd)}: the broker's daily bars seem to hold the evening's trade; use "
+            "--kis.day_ends evening, which keeps them apart from these"
+        )
+        broker.emit("log", level="warning", text=text)
 
 
 def _news(rows: pa.Table, lake: Lake, source: str) -> pa.Table:

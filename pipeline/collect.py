@@ -190,7 +190,7 @@ class Collector:
         self._lake.remove("pages", symbols=[task.symbol], **here)
         bars = pa.concat_tables(batch.tables.pop("bars", [BARS.empty_table()]))
         self._lake.replace("bars", bars, symbols=[task.symbol], **here)
-        if task.what == "daily":
+        if task.what == "daily" and self._origin.venue == "KRX":
             self._lake.remove("actions", symbols=[task.symbol], **origin)
         batch.write(self._lake, self._coverage)
 

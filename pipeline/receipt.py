@@ -77,7 +77,9 @@ class Receipt(Section):
         # From the beginning of the longest bar that can hold the first moment: a part of a bar would be another bar.
         reach = timedelta(days=LONGEST.get(interval, 1))
         query |= {"interval": self.finer(interval), "start": max(first - reach, query["start"])}
-        derived = derive(self.opened.read("bars", **query), interval, venue=self.venue, actions=self.actions())
+        derived = derive(
+            self.opened.read("bars", **query), interval, venue=self.venue, since=self.start, actions=self.actions()
+        )
         derived = derived.filter(pc.field("complete") & (pc.field("ts") >= first))
         return derived.select(list(columns or BARS.names))
 

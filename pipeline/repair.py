@@ -17,7 +17,7 @@ from .broker import Broker
 from .coverage import Coverage, Span
 from .days import runs, week_ends
 from .kis.columns import Days
-from .origin import Origin, checked
+from .origin import Origin, Reading, checked
 from .task import CALLS, Task, What
 from .verify import KINDS, Checked, verify
 from .wanted import open_days
@@ -25,8 +25,8 @@ from .wanted import open_days
 KIND_OF: dict[str, What] = {tr.name: what for what, tr in reversed(CALLS.items())}
 
 
-def discard(lake: Lake, found: list[Damage], *, source: str, venue: str) -> list[str]:
-    """Take damaged files out of their tables and say so in sentences.
+def discard(lake: Lake, found: list[Damage], *, source: str, venue: str, reading: Reading) -> list[str]:
+    """Take damaged files out of their tables and say so in sentences. `reading` is how `source` is read.
 
     What every broker's source had in them is known by its coverage, which names more rows than are left: its own run or
     repair brings them back. Files are imported again by their next run, which compares digests. Corporate actions, of
@@ -48,23 +48,25 @@ def discard(lake: Lake, found: list[Damage], *, source: str, venue: str) -> list
         for coverage in brokers:
             coverage.rebuild()
     if "actions" in tables:
-        _actions_again(lake, brokers, [one for one in found if one.table == "actions"])
+        readings = [reading if broker.source == source else Reading() for broker in brokers]
+        _actions_again(lake, list(zip(brokers, readings)), [one for one in found if one.table == "actions"])
     return said
 
 
-def _actions_again(lake: Lake, brokers: list[Coverage], damaged: list[Damage]) -> None:
+def _actions_again(lake: Lake, brokers: list[tuple[Coverage, Reading]], damaged: list[Damage]) -> None:
     """Make the table of corporate actions anew from kept answers. All daily histories are forgotten first and those
-    whose answers are kept whole remembered last: whoever is killed in between has them asked for again."""
+    whose answers are kept whole remembered last: whoever is killed in between has them asked for again. KRX comes last,
+    since its factors are exact and replace those of other venues."""
     before = []
-    for coverage in brokers:
+    for coverage, reading in sorted(brokers, key=lambda broker: broker[0].venue == "KRX"):
         stocks = [symbol for symbol in coverage.symbols("1d") if _what("1d", symbol) == "daily"]
         days = {symbol: coverage.days("1d", symbol) for symbol in stocks}
-        before.append((coverage, days, {symbol: coverage.spans("1d", symbol) for symbol in stocks}))
+        before.append((coverage, reading, days, {symbol: coverage.spans("1d", symbol) for symbol in stocks}))
         coverage.forget("1d", days)
     for one in damaged:
         lake.discard(one)
-    for coverage, days, spans in before:
-        origin = Origin(coverage.source, coverage.venue, datetime.now(UTC))
+    for coverage, reading, days, spans in before:
+        origin = Origin(coverage.source, coverage.venue, datetime.now(UTC), reading)
         names = {"source": origin.source, "venue": origin.venue}
         held = lake.counts("bars", interval="1d", **names)
         parts, whole = [ACTIONS.empty_table()], []

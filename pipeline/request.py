@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal
 
@@ -10,10 +11,11 @@ from pydantic import ValidationInfo, field_validator
 
 from storage.section import Section, setting
 
-from . import krx, venues
+from . import krx
 from .importers import ImportSection, files_digest
 from .kis.layouts import MINUTES_PAST
 from .kis.section import KisSection
+from .kis.wire import day_ends
 
 READ_WITH_FILES = ("source", "symbols", "start", "end", "files")  # the other settings are the broker's
 KINDS = "stock, preferred, etf, etn, reit, spac, fund, dr, elw"
@@ -79,6 +81,14 @@ class IngestSection(Section):
             raise ValueError("expected codes in quotes, such as '005930': YAML reads them as numbers otherwise")
         return value
 
+    @field_validator("indices")
+    @classmethod
+    def _codes_of_indices(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for code in value:
+            if not re.fullmatch(r"\d{4}", code):
+                raise ValueError(f"expected codes of four digits such as '0001', got {code!r}; for none write []")
+        return value
+
     @field_validator("end")
     @classmethod
     def _all_of_the_files(cls, value: date, info: ValidationInfo) -> date:
@@ -108,7 +118,11 @@ def check_broker(kis: KisSection, ingest: IngestSection) -> None:
             f"expected ingest.start on or before ingest.end, got {ingest.first} and {ingest.end}; exchange them"
         )
     if kis.environment != "simulator":
-        check_closed(ingest, datetime.now(UTC))
+        check_closed(kis, ingest, datetime.now(UTC))
+    if ingest.investors and ingest.venue != "KRX":
+        raise RequestError(
+            f"expected ingest.venue KRX with ingest.investors, got {ingest.venue}; the lake keeps those of KRX alone"
+        )
     if not krx.sessions(ingest.first, ingest.end).size:
         raise RequestError(
             f"expected sessions of the exchange in ingest.start..ingest.end, got none in {ingest.first}..{ingest.end}"
@@ -123,16 +137,17 @@ def check_broker(kis: KisSection, ingest: IngestSection) -> None:
         )
 
 
-def check_closed(ingest: IngestSection, now: datetime) -> None:
+def check_closed(kis: KisSection, ingest: IngestSection, now: datetime) -> None:
     """Refuse days that are not over at `now`, the broker's time: their bars would change. Raises RequestError.
 
-    A day of NXT, and of both venues as one, ends with the evening's trade.
+    A day of NXT, and of both venues as one, ends with the evening's trade; one of KRX where kis.day_ends says so.
     """
     last = krx.last_closed_session(now)
-    ends = venues.closes(ingest.venue, np.array([last], "datetime64[D]"))[0]
-    if ends > np.datetime64(now.astimezone(UTC).replace(tzinfo=None), "us"):
+    (ends,) = day_ends(np.array([last], "datetime64[D]"), ingest.venue, evening=kis.day_ends == "evening").to_pylist()
+    if ends > now:
         last = krx.previous_session(last)
     if krx.sessions(last, ingest.end).size > 1:
         raise RequestError(
-            f"expected ingest.end not after {last}, the last session that has closed, got {ingest.end}; use 'today'"
+            f"expected ingest.end not after {last}, the last session of {ingest.venue} that is over, got {ingest.end}; "
+            f"use --ingest.end {last}, or wait until the later one is over"
         )

@@ -7,7 +7,7 @@ clock alone whether anything may still join it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import cast
 
 import numpy as np
@@ -28,7 +28,13 @@ _NEVER = np.iinfo(np.int64).min // 2
 
 
 def derive(
-    bars: pa.Table, interval: str, *, venue: str, until: datetime | None = None, actions: pa.Table | None = None
+    bars: pa.Table,
+    interval: str,
+    *,
+    venue: str,
+    since: date | None = None,
+    until: datetime | None = None,
+    actions: pa.Table | None = None,
 ) -> pa.Table:
     """Return bars of a coarser interval as BARS with a column `complete`, sorted by (symbol, ts), stamps unique.
 
@@ -49,7 +55,8 @@ def derive(
     in the sense of its own stamp, and adjusting it by the same actions gives what adjusted fine bars would have given.
 
     complete says that `until` (aware; default: the end of the latest bar of all symbols) is not before the stamp:
-    minutes without a trade do not make a bar incomplete. Raises ValueError for bars that break these rules,
+    minutes without a trade do not make a bar incomplete; and of weeks and months that their first session is not before
+    `since`, the first day that was asked for (default: none is). Raises ValueError for bars that break these rules,
     krx.CalendarError for a week or month with a bar on a day without a session.
     """
     if until is not None and until.tzinfo is None:
@@ -97,9 +104,28 @@ def derive(
         pa.array(turnover, mask=np.isnan(turnover)),
         _repeated(source, count),
         pa.array(np.maximum.reduceat(ingested, starts)).cast(BARS.field("ingested_at").type),
-        pa.array(stamp <= now),
+        pa.array((stamp <= now) & _begun(fine.ts[starts], venue, interval, since)),
     ]
     return pa.table(columns, schema=DERIVED)
+
+
+def _begun(ts: Longs, venue: str, interval: str, since: date | None) -> npt.NDArray[np.bool_]:
+    """Say for each bar, by the stamp of its first part, whether none of its sessions is before `since`."""
+    out = np.ones(len(ts), bool)
+    if since is None or interval not in PERIODS:
+        return out
+    day, days = np.datetime64(since, "D"), venues.days_of(venue, ts.astype("datetime64[us]"))
+    begins = _period_begins(np.append(days, day), interval)
+    if venues.is_session(venue, np.arange(begins[-1], day)).any():
+        out = begins[:-1] != begins[-1]
+    return out
+
+
+def _period_begins(days: npt.NDArray[np.datetime64], interval: str) -> npt.NDArray[np.datetime64]:
+    """Return the Monday of each day's week, or the first of its month."""
+    if interval == "1mo":
+        return days.astype("datetime64[M]").astype("datetime64[D]")
+    return days - (days.astype(np.int64) + 3) % 7
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ CALLS: dict[What, Tr] = {
     "today": MINUTES_TODAY,
     "index": INDEX_DAILY,
 }
-MINUTES_A_DAY = 381
+MINUTES_A_DAY = {"KRX": 381, "NXT": 690, "UN": 691}  # that can have a trade, on a usual day
 _NO_DAYS = np.array([], "datetime64[D]")
 
 
@@ -45,6 +45,7 @@ class Task:
     symbol: str
     days: Days
     again: Days = field(default_factory=lambda: _NO_DAYS)
+    minutes: int = MINUTES_A_DAY["KRX"]  # of a day, at most
 
     @property
     def interval(self) -> str:
@@ -53,7 +54,7 @@ class Task:
     @property
     def guess(self) -> int:
         """Rows that there may be."""
-        each = {"minute": MINUTES_A_DAY, "today": MINUTES_A_DAY, "weekly": 0.2}.get(self.what, 1)
+        each = {"minute": self.minutes, "today": self.minutes, "weekly": 0.2}.get(self.what, 1)
         return max(int(len(self.days) * each), 1)
 
 

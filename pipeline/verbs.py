@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
-
 from storage.emit import Emit
 from storage.lake import Lake, LakeError
 
@@ -21,6 +19,7 @@ from .broker import connected, source_of
 from .compare import audit as compared
 from .coverage import Coverage
 from .events import RunLog
+from .origin import Reading
 from .repair import discard, repair
 from .request import RequestError
 from .verify import verify
@@ -122,7 +121,7 @@ def _verify(config: configuration.Config, lake: Lake, say: Say) -> int:
 
 def _repair(config: configuration.Config, lake: Lake, say: Say) -> int:
     source, venue = _source(config, lake), config.ingest.venue
-    for line in discard(lake, lake.damaged(), source=source, venue=venue):
+    for line in discard(lake, lake.damaged(), source=source, venue=venue, reading=Reading.of(config.kis)):
         say(line)
     if not Coverage(lake, source, venue):
         say(f"cannot tell: nothing is known to have been asked of the source '{source}'; run ingest")
@@ -142,14 +141,17 @@ async def _repaired(config: configuration.Config, lake: Lake, emit: Emit) -> dic
 
 def _audit(config: configuration.Config, lake: Lake, against: str, interval: str, say: Say) -> int:
     source = _source(config, lake)
-    held = sorted(pc.unique(lake.read("bars", columns=["source"])["source"]).to_pylist())
+    places = lake.read("bars", columns=["source", "venue"]).group_by(["source", "venue"]).aggregate([]).to_pylist()
+    held = sorted({place["source"] for place in places})
     for name in (source, against):
         if name not in held:
             raise LakeError(
                 f"expected a source of the lake {lake.path} (--ingest.source and --against), got {name!r}; it holds "
                 f"{', '.join(held) or 'none'}"
             )
-    found = compared(lake, source, against, interval=interval, symbols=config.ingest.symbols or None)
+    several = len({place["venue"] for place in places if place["source"] in (source, against)}) > 1
+    venue = config.ingest.venue if several else None
+    found = compared(lake, source, against, interval=interval, venue=venue, symbols=config.ingest.symbols or None)
     first, *rest = found.lines(source, against)
     say(first, **found.summary())
     for line in rest:

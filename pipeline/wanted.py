@@ -64,7 +64,7 @@ def calls_of(task: Task) -> int:
     """Return how many calls a task takes when nothing goes wrong."""
     days = len(task.days) + len(task.again)
     if task.what in ("minute", "today"):
-        return -(-days * MINUTES_A_DAY // _CALLS[task.what].max_rows)
+        return -(-days * task.minutes // _CALLS[task.what].max_rows)
     return max(1, -(-(days // 5 if task.what == "weekly" else days) // _CALLS[task.what].max_rows))
 
 
@@ -136,7 +136,7 @@ def open_days(what: What, symbol: str, days: Days, coverage: Coverage, *, since_
             after = [s for s in spans if s.first > run[-1] and not krx.sessions(run[-1], s.first)[1:-1].size]
             parts = [krx.sessions(s.first, s.last)[-AGAIN:] for s in before]
             again = np.concatenate([again, *parts, *(np.array([s.first]) for s in after)])
-        tasks.append(Task(what, symbol, run, again))
+        tasks.append(Task(what, symbol, run, again, MINUTES_A_DAY[coverage.venue]))
     return tasks
 
 

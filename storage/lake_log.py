@@ -82,7 +82,13 @@ class Log:
 
     def exists(self) -> bool:
         """Say whether the table has been created."""
-        return bool(deltalake.DeltaTable.is_deltatable(str(self.folder)))
+        try:
+            return bool(deltalake.DeltaTable.is_deltatable(str(self.folder)))
+        except (OSError, DeltaError) as error:
+            raise LakeError(
+                f"expected the table '{self.table}' in the folder {self.folder}, got: {_said(error)}; give this user "
+                "access to it, or move away what is there"
+            ) from error
 
     def create(self) -> None:
         """Create the table unless it is there; several processes may try at once. Raises LakeError."""

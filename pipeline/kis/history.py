@@ -84,9 +84,9 @@ async def flows(kis: Asker, symbol: str, days: Days, *, venue: str, moved: Moved
     return History(whole.rows.drop_null(), whole.unread)
 
 
-async def _ask(kis: Asker, params: Mapping[str, str], pages: Pages) -> Page:
-    """Ask for a page until it is another one than those that came before, or has no rows."""
-    for _ in range(STALE):
+async def _ask(kis: Asker, params: Mapping[str, str], pages: Pages, most: int = STALE) -> Page:
+    """Ask for a page until it is another one than those that came before, or has no rows, at most so many times."""
+    for _ in range(most):
         page = pages.add((await kis.ask(pages.tr, params)).body)
         if page.new.size or not page.stamps.size:
             break
@@ -136,7 +136,7 @@ async def minutes(kis: Asker, symbol: str, days: Days, *, venue: str, moved: Mov
     day, asked = len(days) - 1, 0
     label = last[day]
 
-    async def page(label: np.datetime64) -> Page:
+    async def page(label: np.datetime64, *, sure: bool = False) -> Page:
         params = {
             "FID_COND_MRKT_DIV_CODE": MARKET_CODES[venue],
             "FID_INPUT_ISCD": symbol,
@@ -144,10 +144,10 @@ async def minutes(kis: Asker, symbol: str, days: Days, *, venue: str, moved: Mov
             "FID_INPUT_DATE_1": compact(label.astype("datetime64[D]").reshape(1))[0],
             "FID_PW_DATA_INCU_YN": "N" if today else "Y",
         }
-        return await _ask(kis, params, pages)
+        return await _ask(kis, params, pages, 1 if sure else STALE)
 
     while day >= 0:
-        told = await page(label)
+        told = await page(label, sure=asked > 0)  # a minute without a trade has no row, however often it is asked for
         here = told.stamps[(told.stamps <= label) & (told.stamps >= first[0])]
         moved(int((told.new >= first[0]).sum()))
         asked = 0 if here.size and here.max() == label else asked + 1
@@ -165,7 +165,7 @@ async def minutes(kis: Asker, symbol: str, days: Days, *, venue: str, moved: Mov
     while torn := [label for label in _torn(of_days(pages.rows, days), last) if tried[label] < ASK]:
         for label in torn:
             tried[label] += 1
-            moved(len((await page(label)).new))
+            moved(len((await page(label, sure=True)).new))
     return pages.history(days)
 
 

@@ -232,7 +232,7 @@ def test_bad_requests_are_explained(tmp_path: Path, change: dict[str, Any], erro
 
 def test_a_day_that_has_not_closed_is_refused_of_the_broker(keys: None, tmp_path: Path) -> None:
     stage = live(tmp_path, "http://127.0.0.1:9", end="2027-06-30")
-    with pytest.raises(RequestError, match=r"not after .* the last session that has closed"):
+    with pytest.raises(RequestError, match=r"not after .* the last session of KRX that is over"):
         stage.run()
     assert stage.events == []
 
@@ -279,7 +279,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_a_simulator_whose_day_is_not_over_is_refused(tmp_path: Path) -> None:
     stage = Stage(tmp_path, kis={"simulator": MARKET | {"clock": "2026-10-30T14:00:00"}})
-    with pytest.raises(RequestError, match="not after 2026-10-29, the last session that has closed"):
+    with pytest.raises(RequestError, match="not after 2026-10-29, the last session of KRX that is over"):
         stage.run()
 
 

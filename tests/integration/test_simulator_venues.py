@@ -241,17 +241,6 @@ def test_a_lake_of_the_venue_is_whole(venue: str, market: Market, tmp_path: Path
     assert venue == "NXT" or actions
 
 
-def test_actions_found_on_another_venue_leave_those_of_krx(tmp_path: Path) -> None:
-    request = {"start": "2025-02-24", "end": "2026-06-30", "count": 40, "minute_symbols": 0}
-    kis = {"simulator": {"symbols": 40, "quota": 0}}
-    stage = Stage(tmp_path, kis=kis, ingest=request)
-    stage.run()
-    lake = Lake(stage.lake)
-    before = lake.digest("actions")
-    Stage(tmp_path, kis=kis, ingest=request | {"venue": "UN"}).run()
-    assert lake.read("actions").num_rows and lake.digest("actions") == before
-
-
 @pytest.mark.parametrize("venue", ["NXT", "UN"])
 def test_a_day_that_still_trades_in_the_evening_is_not_asked_for(venue: str, tmp_path: Path) -> None:
     request = {"venue": venue, "start": "2026-09-01", "end": str(DAY)}

@@ -154,6 +154,25 @@ def test_a_week_is_over_with_its_last_session(last: str, complete: list[bool]) -
     assert derive(days({last: 11.0}), "1mo", venue="KRX")["complete"].to_pylist() == complete[1:]
 
 
+@pytest.mark.parametrize(
+    "interval, since, complete",
+    [
+        ("1w", "2026-09-01", [False, True]),  # from the Tuesday on
+        ("1w", "2026-08-29", [True, True]),  # the Saturday before: no session of that week is left out
+        ("1w", None, [True, True]),
+        ("1mo", "2026-09-02", [False]),
+        ("1mo", "2026-09-01", [True]),
+    ],
+)
+def test_a_period_that_began_before_what_was_asked_for_is_not_complete(
+    interval: str, since: str | None, complete: list[bool]
+) -> None:
+    held = days({"2026-09-02": 1.0, "2026-09-04": 2.0, "2026-09-07": 3.0, "2026-09-11": 4.0})
+    first = None if since is None else date.fromisoformat(since)
+    found = derive(held, interval, venue="KRX", since=first, until=at("2026-10-01T00:00"))
+    assert found["complete"].to_pylist() == complete
+
+
 def test_nextrade_days_stamped_at_the_exchanges_close_end_their_week() -> None:
     table = bars([{"ts": at("2026-11-20T15:30")}], "NXT", "1d")
     week = derive(table, "1w", venue="NXT").to_pylist()[0]
