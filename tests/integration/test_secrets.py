@@ -164,7 +164,7 @@ def test_the_dashboard_shows_no_secret(tmp_path: Path, keys: None) -> None:
         found = client.submit(lambda section: section.environment, section_of(tmp_path), key="asks")
         assert found.result() == "live"
         base = client.dashboard_link.removesuffix("/status")
-        pages = ("status", "tasks", "system", "info/main/workers.html", "info/main/logs.html", "json/identity.json")
+        pages = ("status", "tasks", "system", "info/main/workers.html", "info/main/logs.html")
         for page in (*pages, "metrics"):
             with urllib.request.urlopen(f"{base}/{page}", timeout=20) as answer:
                 content = answer.read()
