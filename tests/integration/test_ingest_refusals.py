@@ -64,3 +64,9 @@ def test_a_live_only_call_on_paper_is_refused_before_it_is_made(tmp_path: Path) 
     words += ("--ingest.end", "2026-10-30", "--ingest.start", "2026-10-01", "--ingest.minute_days", "3")
     ran = job.call("scripts/ingest.py", tmp_path, *words, PAPER_KIS_APP_KEY=KEY, PAPER_KIS_APP_SECRET=SECRET)
     assert ran.status == 2 and "paper has no minute bars of days before today" in ran.err, ran.err
+
+
+def test_a_plan_leaves_nothing_behind(tmp_path: Path) -> None:
+    ran = job.call("scripts/ingest.py", tmp_path, *job.FEW, verb="plan")
+    assert ran.status == 0 and "calls" in ran.out, ran.err
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
