@@ -33,16 +33,17 @@ class Batch:
         bars are new."""
         own = good["date"].to_numpy().astype("datetime64[D]")
         first, last = week_ends(task.days[[0, -1]]) if task.what == "weekly" else task.days[[0, -1]]
-        bars = good.filter(pa.array((own >= first) & (own <= last))).select(BARS.names)
+        new = (own >= first) & (own <= last)
+        bars = good.filter(pa.array(new)).select(BARS.names)
         self.take("bars", bars)
         self.take("actions", actions.detect(good) if task.what == "daily" else ACTIONS.empty_table())
         self.take("quarantine", wrong)
         self.take("pages", pages)
         if task.what != "index":
             self.answer(task, task.days[0], task.days[-1], bars.num_rows)
-        elif own.size:  # an index has no idle day: only what came before its first row is answered without one
-            for run in runs(np.union1d(own, task.days[task.days < own.min()]), task.days):
-                self.answer(task, run[0], run[-1], int(np.isin(own, run).sum()))
+        elif new.any():  # an index has no idle day: only what came before its first row is answered without one
+            for run in runs(np.union1d(own[new], task.days[task.days < own.min()]), task.days):
+                self.answer(task, run[0], run[-1], int(np.isin(own[new], run).sum()))
         return int(bars.num_rows)
 
     def answer(self, task: Task, first: np.datetime64, last: np.datetime64, rows: int) -> None:

@@ -111,6 +111,18 @@ def test_an_index_is_asked_for_until_its_session_has_a_row(tmp_path: Path) -> No
     assert lake.counts("bars", interval="1d")["0001"] == len(days)
 
 
+def test_evenings_of_an_index_are_one_span_with_a_row_a_session(tmp_path: Path) -> None:
+    kis = {"simulator": PLAIN["simulator"] | {"clock": f"{DAY}T20:30"}}
+    request = SHORT | {"start": "2026-09-01", "count": 1, "indices": ["0001"], "since": "last"}
+    for day in krx.sessions("2026-09-15", DAY):
+        stage = Stage(tmp_path, kis=kis, ingest=request | {"end": str(day)})
+        stage.run()
+        assert "lost" not in stage.logs
+    days = krx.sessions("2026-09-01", DAY)
+    (span,) = Coverage(Lake(stage.lake), "simulated", "KRX").spans("1d", "0001")
+    assert (span.first, span.last, span.rows) == (days[0], days[-1], len(days))
+
+
 def test_minutes_without_a_trade_are_not_asked_for_again_and_again(tmp_path: Path) -> None:
     request = SHORT | {"venue": "UN", "start": "2026-09-10", "end": str(DAY), "minute_symbols": 8, "minute_days": 7}
     told = Stage(tmp_path, kis=PLAIN, ingest=request).run()
