@@ -162,6 +162,7 @@ async def from_broker(job: Job, lake: Lake, kis: KisSection, ingest: IngestSecti
         market="KRX",
         intervals=intervals,
         symbols=_present(lake, source, chosen, ingest, job.emit),
+        indices=ingest.indices,
         start=ingest.first,
         end=ingest.end,
         close_only=False,

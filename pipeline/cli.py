@@ -28,13 +28,13 @@ ABOUT = "Market data in, report out: check, ingest, features, (tune,) train, pre
 REPORT_FILES = ("performance_report.json", "performance_analysis.png", "report.html")
 
 
-def main(last: str = "report", arguments: list[str] | None = None) -> int:
-    """Run the stages that lead to `last`; finished ones are reused.
+def main(last: str = "report", arguments: list[str] | None = None, more: str = "") -> int:
+    """Run the stages that lead to `last`; finished ones are reused. `more` is said in the help.
 
     Return the exit status: 0 done, 2 bad input, 130 or 143 interrupted. Other errors are faults of ours and are raised.
     """
     words = sys.argv[1:] if arguments is None else arguments
-    about = ABOUT if last == "report" else f"Run the stage '{last}' and what it needs that is not there yet."
+    about = (ABOUT if last == "report" else f"Run the stage '{last}' and what it needs that is not there yet.") + more
 
     def act(prog: str) -> int:
         with Interrupts() as interrupts:

@@ -16,7 +16,13 @@ from typing import Any, Literal
 import dotenv
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from storage.lake import LakeSection
 from storage.section import Section, setting
@@ -26,11 +32,12 @@ from training.splits import SplitSection
 from . import krx
 from .backtest.section import BacktestSection
 from .cluster import ClusterSection
-from .features import FeatureSection
+from .features.section import FeatureSection
 from .kis.section import KisSection
 from .labels import LabelSection
 from .report.section import ReportSection
 from .request import IngestSection
+from .universe import UniverseSection
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = ROOT / "configs" / "base.yaml"
@@ -75,6 +82,7 @@ class Config(BaseSettings):
     ingest: IngestSection = setting(IngestSection, "what to fetch or import")
     features: FeatureSection = setting(FeatureSection, "indicator columns")
     labels: LabelSection = setting(LabelSection, "what is predicted")
+    universe: UniverseSection = setting(UniverseSection, "who may be traded when")
     split: SplitSection = setting(SplitSection, "train, validation and test in time")
     train: TrainSection = setting(TrainSection, "models and trainer")
     search: SearchSection = setting(SearchSection, "hyperparameter search")
@@ -134,6 +142,11 @@ def load(arguments: Sequence[str], prog: str, about: str) -> tuple[Config, argpa
         setattr(words, key, _today())
     try:
         return Config(_cli_settings_source=cli(parsed_args=words), **values), words
+    except SettingsError as error:
+        raise ConfigError(
+            f'expected JSON for what is no plain value, such as --features.extra \'[{{"indicator": "rsi"}}]\' or '
+            f"PIPELINE__INGEST__SYMBOLS='[\"005930\"]', got {error}: {error.__cause__}; mind the quotes"
+        ) from error
     except ValidationError as error:
         origin |= {
             key: f"environment {name}"

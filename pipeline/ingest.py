@@ -132,6 +132,7 @@ def _from_files(job: Job, lake: Lake, ingest: IngestSection) -> tuple[Receipt, d
         market=ingest.files.market,
         intervals=sorted({interval for interval, _ in rows}),
         symbols=present,
+        indices=sorted(indices),
         start=min(days),
         end=max(days),
         close_only=close_only,

@@ -26,7 +26,10 @@ LONGEST = {"1w": 7, "1mo": 31}  # days
 
 
 class Receipt(Section):
-    """Name one source's bars in a lake; the digests say what the rows were when it was written."""
+    """Name one source's bars in a lake; the digests say what the rows were when it was written.
+
+    symbols : what could be bought; indices : daily bars of these are there too, nothing that could be bought.
+    """
 
     lake: str
     source: str
@@ -34,6 +37,7 @@ class Receipt(Section):
     market: str
     intervals: tuple[str, ...]
     symbols: tuple[str, ...]
+    indices: tuple[str, ...] = ()
     start: date
     end: date
     close_only: bool
@@ -62,11 +66,12 @@ class Receipt(Section):
         columns: Sequence[str] | None = None,
         start: datetime | None = None,
         end: datetime | None = None,
+        until: datetime | None = None,
     ) -> pa.Table:
         """Return raw bars sorted by (symbol, ts), only of this source, venue, range of days and these symbols.
 
-        An interval that the lake does not hold is derived from a finer one; bars that are not complete are left out.
-        Raises LakeError.
+        An interval that the lake does not hold is derived from a finer one; bars that are not complete are left out:
+        those that end after `until`, by default the end of the latest finer bar that is read. Raises LakeError.
         """
         query = self._query(interval)
         query["symbols"] = self.symbols if symbols is None else symbols
@@ -78,7 +83,12 @@ class Receipt(Section):
         reach = timedelta(days=LONGEST.get(interval, 1))
         query |= {"interval": self.finer(interval), "start": max(first - reach, query["start"])}
         derived = derive(
-            self.opened.read("bars", **query), interval, venue=self.venue, since=self.start, actions=self.actions()
+            self.opened.read("bars", **query),
+            interval,
+            venue=self.venue,
+            since=self.start,
+            until=until,
+            actions=self.actions(),
         )
         derived = derived.filter(pc.field("complete") & (pc.field("ts") >= first))
         return derived.select(list(columns or BARS.names))
@@ -112,6 +122,7 @@ class Receipt(Section):
                 continue
             if name == "bars":
                 fresh = {f"bars/{i}": self.opened.digest("bars", **self._query(i)) for i in self.intervals}
+                fresh |= {"indices": self._digest("indices")} if self.indices else {}
             else:
                 fresh = {name: self._digest(name)}
             if any(self.digests.get(k) != v for k, v in fresh.items()):
@@ -121,6 +132,8 @@ class Receipt(Section):
     def _digest(self, name: str) -> str:
         if name == "actions":
             return content_digest(self.actions(), KEYS[name])
+        if name == "indices":
+            return self.opened.digest("bars", **{**self._query("1d"), "symbols": self.indices})
         return self.opened.digest(name, symbols=self.symbols, source=self.source)
 
     def _query(self, interval: str) -> dict[str, Any]:
@@ -139,7 +152,7 @@ def take(lake: Lake, **known: object) -> Receipt:
         found = bare.bars(interval)
         rows[interval] = found.num_rows
         digests[f"bars/{interval}"] = content_digest(found)  # sorted by key already
-    for name in ("actions", "symbols"):
+    for name in ("actions", "symbols", *(["indices"] if bare.indices else [])):
         digests[name] = bare._digest(name)
     for name in ("bars", "actions", "symbols"):
         versions[name] = lake.version(name)

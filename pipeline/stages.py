@@ -22,6 +22,7 @@ from storage.section import digest_of
 from storage.store import Store, read_json
 from training.precision import resolved_precision
 
+from . import certificates
 from .cluster import Cluster
 from .config import Config
 from .importers.files import opened
@@ -41,6 +42,7 @@ class Stage:
     sections: tuple[str, ...]
     optional: tuple[str, ...] = ()  # stages whose result is used when they are part of the run
     arithmetic: bool = False  # its bits depend on what the processor can do
+    certified: bool = False  # tells what an audit said about the features
 
     def call(self) -> Callable[..., dict[str, Any]]:
         module, name = self.function.split(":")
@@ -50,7 +52,7 @@ class Stage:
 
 STAGES = (
     Stage("ingest", "pipeline.ingest:ingest", (), ("lake", "kis", "ingest")),
-    Stage("features", "pipeline.features:features", ("ingest",), ("features", "labels")),
+    Stage("features", "pipeline.features.stage:features", ("ingest",), ("features", "labels", "universe")),
     Stage("tune", "pipeline.learn.tune:tune", ("features",), ("split", "train", "search"), arithmetic=True),
     Stage("train", "pipeline.learn.train:train", ("features",), ("split", "train"), ("tune",), arithmetic=True),
     Stage("predict", "pipeline.learn.predict:predict", ("features", "train"), ("predict",), arithmetic=True),
@@ -61,6 +63,7 @@ STAGES = (
         ("ingest", "features", "train", "predict", "backtest"),
         ("report",),
         ("tune",),
+        certified=True,
     ),
 )
 
@@ -104,7 +107,7 @@ class Runner:
 
     def __init__(self, config: Config, cluster: Cluster, emit: Emit) -> None:
         self.config, self.cluster, self.emit = config, cluster, emit
-        data = Path(config.run.data).absolute()
+        self.data = data = Path(config.run.data).absolute()
         self.store = Store(data / "stages")
         self.lake = config.lake.model_copy(update={"path": str(Path(config.lake.path or data / "lake").absolute())})
 
@@ -166,8 +169,14 @@ class Runner:
         self, stage: Stage, inputs: dict[str, dict[str, Any]]
     ) -> tuple[str, dict[str, Any], dict[str, Any] | None]:
         made_of = parts(stage, self.config, inputs, self.cluster.device)
+        if stage.certified:
+            made_of["certificate"] = self._certificate(inputs)
         key = digest_of(made_of)
         return key, made_of, self._finished(stage, key) if self.config.run.cache_enabled else None
+
+    def _certificate(self, inputs: dict[str, dict[str, Any]]) -> str:
+        receipt = Receipt.load(self.store.path("ingest", inputs["ingest"]["key"]))
+        return certificates.digest(certificates.of(self.data, receipt, inputs["features"]))
 
     def _finished(self, stage: Stage, key: str) -> dict[str, Any] | None:
         manifest = self.store.done(stage.name, key)
@@ -190,7 +199,7 @@ class Runner:
             self.emit("stage", state="started", key=key)
             directories = {name: Path(manifest["directory"]) for name, manifest in inputs.items()}
             start = time.perf_counter()
-            result = stage.call()(Job(out, directories, self.cluster, self.emit), *sections)
+            result = stage.call()(Job(out, directories, self.cluster, self.emit, anew=not cached), *sections)
             seconds = time.perf_counter() - start
             return self.store.finish(
                 stage.name,

@@ -1,8 +1,8 @@
 """Run everything that needs a GPU, in parts of a few minutes: `python scripts/gpu_check.py [PART …] [--out DIR]`.
 
 Parts that need only torch, cupy and numba-cuda come first, so that a machine without RAPIDS is of use too. Each part
-writes DIR/gpu-<part>.json with its outcome, the hardware, driver and versions; a part whose packages or GPU are missing
-says so and is no failure.
+writes DIR/gpu-<part>.json with its outcome, measures (JSON lines, printed too), the hardware, driver and versions; a
+part whose packages or GPU are missing says so and is no failure.
 """
 
 import argparse
@@ -47,6 +47,8 @@ def tests(*paths: str) -> tuple[str, ...]:
 
 
 PARTS = (
+    Part("parity", ("cupy", "numba"), ("-m", "tests.gpu.indicators", "parity")),
+    Part("speed", ("cupy", "numba"), ("-m", "tests.gpu.indicators", "speed")),
     Part("kernels", ("cupy", "numba"), tests("tests/unit/test_indicators.py")),
     Part("training", ("torch",), tests("tests/unit/test_training_data.py", "tests/unit/test_training_trainer.py")),
     Part("pipeline", ("cudf", "dask_cuda", "torch", "cupy"), tests("tests/unit/test_features.py", "tests/integration")),
@@ -73,6 +75,8 @@ def main() -> int:
         print(
             f"{part.name:<10} {result['outcome']:<8} {result.get('seconds', 0):>7.1f} s  {result['text']}", flush=True
         )
+        for measure in result.get("measures", []):
+            print(json.dumps(measure), flush=True)
         failed |= result["outcome"] == "failed"
     return int(failed)
 
@@ -108,6 +112,7 @@ def run(part: Part, machine: dict) -> dict:
         "outcome": outcome,
         "seconds": round(time.perf_counter() - start, 1),
         "text": lines[-1] if lines else "",
+        "measures": [json.loads(line) for line in lines if line.startswith('{"name"')],
         "output": lines[-200:],
     }
 

@@ -5,7 +5,8 @@ content.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -159,31 +160,37 @@ def content_digest(table: pa.Table, keys: Sequence[str] = ()) -> str:
         kind = column.type
         if isinstance(column, pa.ChunkedArray):  # an empty column stays chunked
             column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], kind)
-        total.update(f"{name}:{kind}:{len(column)}".encode())
-        total.update(pc.is_null(column).cast(pa.uint8()).to_numpy(zero_copy_only=False).tobytes())
-        total.update(_bytes(column))
+        total.update(f"{name}:{kind}:{len(column)}:{column.null_count}".encode())
+        if column.null_count:
+            total.update(pc.is_null(column).cast(pa.uint8()).to_numpy(zero_copy_only=False))
+        for part in _parts(column):
+            total.update(part)
     return total.hexdigest()[:32]
 
 
-def _bytes(column: pa.Array) -> bytes:
+def _parts(column: pa.Array) -> Iterator[Any]:
+    """Yield buffers that name the values of a column: contiguous arrays, so that no byte is copied to be hashed."""
     kind = column.type
     if pa.types.is_dictionary(kind):
-        return _bytes(column.cast(kind.value_type))
-    if pa.types.is_binary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        yield from _parts(column.cast(kind.value_type))
+    elif pa.types.is_binary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
         raw = pa.types.is_binary(kind)
-        whole = pc.fill_null(column, b"" if raw else "").cast(pa.large_binary() if raw else pa.large_string())
-        lengths = (pc.binary_length if raw else pc.utf8_length)(whole).to_numpy(zero_copy_only=False)
+        whole = _filled(column, b"" if raw else "").cast(pa.large_binary() if raw else pa.large_string())
+        yield (pc.binary_length if raw else pc.utf8_length)(whole).to_numpy(zero_copy_only=False).astype("int64")
         _, places, letters = whole.buffers()
         edges = np.frombuffer(places, np.int64)[[whole.offset, whole.offset + len(whole)]] if len(whole) else (0, 0)
-        content = letters[int(edges[0]) : int(edges[1])].to_pybytes() if letters else b""
-        return bytes(lengths.astype("int64").tobytes()) + content
-    if pa.types.is_floating(kind):
-        values = pc.fill_null(column, 0.0).to_numpy(zero_copy_only=False)
-        values = values + 0.0  # -0.0 and 0.0 are one value; a fresh array
+        yield letters[int(edges[0]) : int(edges[1])] if letters else b""
+    elif pa.types.is_floating(kind):
+        values = _filled(column, 0.0).to_numpy(zero_copy_only=False) + 0.0  # -0.0 and 0.0 are one value; a fresh array
         values[values != values] = float("nan")
-        return bytes(values.tobytes())
-    if pa.types.is_boolean(kind):
-        column = column.cast(pa.uint8())
-    elif pa.types.is_temporal(kind):
-        column = column.cast(pa.int64() if column.type.bit_width == 64 else pa.int32())
-    return bytes(pc.fill_null(column, 0).to_numpy(zero_copy_only=False).tobytes())
+        yield values
+    else:
+        if pa.types.is_boolean(kind):
+            column = column.cast(pa.uint8())
+        elif pa.types.is_temporal(kind):
+            column = column.cast(pa.int64() if column.type.bit_width == 64 else pa.int32())
+        yield np.ascontiguousarray(_filled(column, 0).to_numpy(zero_copy_only=False))
+
+
+def _filled(column: pa.Array, value: object) -> pa.Array:
+    return pc.fill_null(column, value) if column.null_count else column

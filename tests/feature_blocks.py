@@ -41,8 +41,9 @@ def write_blocks(
         out / "columns.json",
         {
             "interval": "1d",
-            "features": [{"name": name, "unit": "ratio"} for name in names],
+            "features": [{"name": name, "unit": "ratio", "in": "blocks"} for name in names],
             "targets": [{"name": label, "horizon": horizon, "end": end}],
+            "member": "targets",
         },
     )
     random = np.random.default_rng(seed)
@@ -66,7 +67,10 @@ def write_blocks(
         tables[group].append(pa.table(columns))
     for group, parts in tables.items():
         if parts:
-            write_parquet(out / "blocks" / f"{group:03d}.parquet", pa.concat_tables(parts), sort=("symbol", "ts"))
+            whole = pa.concat_tables(parts).sort_by([("symbol", "ascending"), ("ts", "ascending")])
+            targets = whole.select([label, end]).append_column("member", pa.array([True] * whole.num_rows))
+            write_parquet(out / "targets" / f"{group:03d}-2020.parquet", targets)
+            write_parquet(out / "blocks" / f"{group:03d}-2020.parquet", whole.drop_columns([label, end]))
     return out
 
 
@@ -88,6 +92,19 @@ class Recorder:
 
 
 def edit(out: Path, change: Any) -> None:
-    """Rewrite every block with change(table)."""
+    """Rewrite every block, and the targets beside it, with change(table of both)."""
     for path in sorted((out / "blocks").glob("*.parquet")):
-        write_parquet(path, change(pq.read_table(path)))
+        places = [path, out / "targets" / path.name]
+        tables = [pq.read_table(place) for place in places]
+        whole = change(pa.table({name: table[name] for table in tables for name in table.column_names}))
+        for place, table in zip(places, tables):
+            write_parquet(place, whole.select([name for name in table.column_names if name in whole.column_names]))
+
+
+def read_blocks(out: Path) -> pa.Table:
+    """Return all blocks with their targets beside them, sorted by (symbol, ts)."""
+    whole = []
+    for path in sorted((out / "blocks").glob("*.parquet")):
+        tables = [pq.read_table(place) for place in (path, out / "targets" / path.name)]
+        whole.append(pa.table({name: table[name] for table in tables for name in table.column_names}))
+    return pa.concat_tables(whole).sort_by([("symbol", "ascending"), ("ts", "ascending")])

@@ -15,7 +15,11 @@ Bars = dict[str, Array]
 
 
 def walk(n: int, seed: int = 0, *, start: float = 50_000.0, step: float = 0.02) -> Bars:
-    """Return n bars of a geometric random walk; prices are not whole, volumes are."""
+    """Return n bars of a geometric random walk; prices are not whole, volumes are.
+
+    turnover is the volume at a price within the bar, market the level of an index that moves along with the close a
+    little, day a number that grows every 7 bars.
+    """
     rng = np.random.default_rng(seed)
     close = start * np.exp(np.cumsum(rng.normal(0, step, n)))
     before = np.append(close[:1], close[:-1])
@@ -23,7 +27,13 @@ def walk(n: int, seed: int = 0, *, start: float = 50_000.0, step: float = 0.02) 
     high = np.maximum(opened, close) * np.exp(rng.exponential(step / 4, n))
     low = np.minimum(opened, close) * np.exp(-rng.exponential(step / 4, n))
     volume = np.floor(rng.lognormal(11, 0.8, n))
-    return {"open": opened, "high": high, "low": low, "close": close, "volume": volume}
+    turnover = volume * (low + (high - low) * rng.random(n))
+    market = 2_500.0 * (close / start) ** 0.3 * np.exp(np.cumsum(rng.normal(0, step / 2, n)))
+    day = 16_000.0 + np.arange(n) // 7
+    return {
+        "open": opened, "high": high, "low": low, "close": close, "volume": volume,
+        "turnover": turnover, "market": market, "day": day,
+    }  # fmt: skip
 
 
 def frame(series: Mapping[str, Bars]) -> pd.DataFrame:

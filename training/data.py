@@ -6,8 +6,7 @@ by the row at which it ends; a batch is a copy of the L rows up to and including
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,10 @@ class DataError(Exception):
 
 @dataclass(frozen=True)
 class Columns:
-    """Name what a feature stage offers and the label to learn; `largest_horizon` is over all its labels, in bars."""
+    """Name what a feature stage offers and the label to learn; `largest_horizon` is over all its labels, in bars.
+
+    folders : which folder of the stage holds each column; the files of all folders have the same names and rows.
+    """
 
     interval: str
     features: tuple[str, ...]
@@ -40,6 +42,7 @@ class Columns:
     end: str
     horizon: int
     largest_horizon: int
+    folders: Mapping[str, str]
 
 
 def read_columns(directory: Path, target: str = "auto") -> Columns:
@@ -63,6 +66,13 @@ def read_columns(directory: Path, target: str = "auto") -> Columns:
         end=str(chosen["end"]),
         horizon=int(chosen["horizon"]),
         largest_horizon=max(int(t["horizon"]) for t in targets.values()),
+        folders={
+            "ts": "blocks",
+            **{str(f["name"]): str(f["in"]) for f in found["features"]},
+            name: "targets",
+            str(chosen["end"]): "targets",
+            "member": str(found["member"]),
+        },
     )
 
 
@@ -92,6 +102,7 @@ class Panel:
     symbol_N : int32, index into `symbols`;  ts_N : int64, end of bar, microseconds UTC
     x_NF : float32, NaN = not known;  y_N : float32, forward return, NaN = not known
     end_N : int64, time at which the label is known, microseconds UTC; UNKNOWN_END where there is none
+    member_N : bool, belongs to the universe; other rows are the past of windows, never their end
     """
 
     symbols: tuple[str, ...]
@@ -101,6 +112,7 @@ class Panel:
     x_NF: NDArray[np.float32]
     y_N: NDArray[np.float32]
     end_N: NDArray[np.int64]
+    member_N: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -109,35 +121,36 @@ class _Segment:
     path: Path
     start: int
     stop: int
+    first: int
 
 
 def read_panel(directory: Path, columns: Columns) -> Panel:
     """Read all blocks of a feature stage into one matrix; DataError when a block is missing, malformed or unsorted."""
     paths = sorted((Path(directory) / "blocks").glob("*.parquet"))
-    segments = sorted((s for path in paths for s in _segments(path)), key=lambda s: s.symbol)
-    for one, two in itertools.pairwise(segments):
-        if one.symbol == two.symbol:
-            raise DataError(
-                f"expected each symbol once, got {one.symbol} in {one.path} and again in {two.path}; make the "
-                "features again"
-            )
+    segments = sorted((s for path in paths for s in _segments(path)), key=lambda s: (s.symbol, s.first))
     rows = sum(s.stop - s.start for s in segments)
     if rows == 0:
         raise DataError(
             f"expected rows in {Path(directory) / 'blocks'}, got {len(paths)} files without any; check the ingest stage"
         )
+    symbols = tuple(dict.fromkeys(s.symbol for s in segments))
+    number = {symbol: i for i, symbol in enumerate(symbols)}
+    lengths = [s.stop - s.start for s in segments]
     panel = Panel(
-        symbols=tuple(s.symbol for s in segments),
+        symbols=symbols,
         features=columns.features,
-        symbol_N=np.repeat(np.arange(len(segments), dtype=np.int32), [s.stop - s.start for s in segments]),
+        symbol_N=np.repeat(np.array([number[s.symbol] for s in segments], np.int32), lengths),
         ts_N=np.empty(rows, np.int64),
         x_NF=np.empty((rows, len(columns.features)), np.float32),
         y_N=np.empty(rows, np.float32),
         end_N=np.empty(rows, np.int64),
+        member_N=np.empty(rows, np.bool_),
     )
-    offsets = np.cumsum([0, *(s.stop - s.start for s in segments)])
+    places: dict[Path, list[tuple[_Segment, int]]] = {path: [] for path in paths}
+    for segment, at in zip(segments, np.cumsum([0, *lengths])):
+        places[segment.path].append((segment, int(at)))
     for path in paths:
-        _fill(panel, path, columns, [(s, int(at)) for s, at in zip(segments, offsets) if s.path == path])
+        _fill(panel, path, columns, places[path])
     step = np.diff(panel.ts_N)
     bad = np.flatnonzero((step <= 0) & (np.diff(panel.symbol_N) == 0))
     if bad.size:
@@ -152,7 +165,8 @@ def _segments(path: Path) -> list[_Segment]:
     names = pq.read_schema(path).names
     if "symbol" not in names:
         raise DataError(f"expected a column 'symbol' in {path}, got {', '.join(names)}")
-    symbols = pq.read_table(path, columns=["symbol"]).column(0).combine_chunks()
+    table = pq.read_table(path, columns=["symbol", "ts"])
+    symbols, ts = table.column(0).combine_chunks(), table.column(1).cast(pa.int64()).to_numpy()
     if len(symbols) == 0:
         return []
     encoded = symbols if pa.types.is_dictionary(symbols.type) else pc.dictionary_encode(symbols)
@@ -160,20 +174,32 @@ def _segments(path: Path) -> list[_Segment]:
     starts = np.concatenate([[0], np.flatnonzero(np.diff(codes)) + 1])
     stops = np.concatenate([starts[1:], [len(codes)]])
     names_of = encoded.dictionary.to_pylist()
-    return [_Segment(str(names_of[codes[a]]), path, int(a), int(b)) for a, b in zip(starts, stops)]
+    if len(starts) != len(names_of):
+        raise DataError(
+            f"expected the rows of each symbol together in {path}, got {len(starts)} runs of {len(names_of)} symbols; "
+            "make the features again"
+        )
+    return [_Segment(str(names_of[codes[a]]), path, int(a), int(b), int(ts[a])) for a, b in zip(starts, stops)]
 
 
 def _fill(panel: Panel, path: Path, columns: Columns, places: list[tuple[_Segment, int]]) -> None:
-    wanted = ["ts", columns.target, columns.end, *columns.features]
-    missing = [name for name in wanted if name not in pq.read_schema(path).names]
-    if missing:
-        raise DataError(
-            f"expected columns {', '.join(missing)} in {path}, which columns.json names; make the features again"
-        )
-    table = pq.read_table(path, columns=wanted)
+    tables, rows = {}, -1
+    for folder in sorted(set(columns.folders.values())):
+        file, wanted = path.parent.parent / folder / path.name, [n for n, at in columns.folders.items() if at == folder]
+        if not file.exists():
+            raise DataError(f"expected {file} beside {path}, got no such file; make the features again")
+        missing = [name for name in wanted if name not in pq.read_schema(file).names]
+        if missing:
+            raise DataError(
+                f"expected columns {', '.join(missing)} in {file}, which columns.json names; make the features again"
+            )
+        tables[folder] = pq.read_table(file, columns=wanted)
+        if rows not in (-1, tables[folder].num_rows):
+            raise DataError(f"expected {rows} rows in {file}, got {tables[folder].num_rows}; make the features again")
+        rows = tables[folder].num_rows
 
-    def copy(name: str, target: NDArray[Any], null: float) -> None:
-        column = table.column(name)
+    def copy(name: str, target: NDArray[Any], null: float | bool) -> None:
+        column = tables[columns.folders[name]].column(name)
         if pa.types.is_timestamp(column.type):
             column = column.cast(pa.timestamp("us", tz=column.type.tz)).cast(pa.int64())
         values = pc.fill_null(column, pa.scalar(null, column.type)).to_numpy()
@@ -185,6 +211,7 @@ def _fill(panel: Panel, path: Path, columns: Columns, places: list[tuple[_Segmen
     copy("ts", panel.ts_N, 0)
     copy(columns.target, panel.y_N, np.nan)
     copy(columns.end, panel.end_N, UNKNOWN_END)
+    copy("member", panel.member_N, False)
     for f, name in enumerate(columns.features):
         copy(name, panel.x_NF[:, f], np.nan)
 
@@ -208,9 +235,11 @@ def run_lengths(known_N: NDArray[np.bool_], symbol_N: NDArray[np.int32]) -> NDAr
 
 
 def window_ends(panel: Panel, known_N: NDArray[np.bool_], length: int) -> NDArray[np.int64]:
-    """Return the rows (W,) that end `length` complete bars inside one symbol; DataError when there is none."""
+    """Return the rows (W,), members of the universe, that end `length` complete bars inside one symbol; DataError when
+    there is none.
+    """
     runs_N = run_lengths(known_N, panel.symbol_N)
-    ends_W = np.flatnonzero(runs_N >= length)
+    ends_W = np.flatnonzero((runs_N >= length) & panel.member_N)
     if ends_W.size == 0:
         best = int(np.argmax(runs_N))
         poor = np.argsort(np.isfinite(panel.x_NF).sum(axis=0))[:3]

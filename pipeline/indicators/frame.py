@@ -12,8 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ..recurrence import Plan, Series, run
-from .spec import INPUTS, IndicatorError
+from ..recurrence import Carry, Plan, Series, run
+from .spec import IndicatorError
+
+KST, DAY = 9 * 3600, 86_400
+SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}  # in units of a stamp
 
 
 class BarsError(IndicatorError):
@@ -54,44 +57,77 @@ def series_of(bars: Any) -> Series:
     return Series(starts.astype(np.int64), np.diff(np.append(starts, size)).astype(np.int64))
 
 
+def names_of(bars: Any, series: Series) -> list[str]:
+    """Return the symbol of each series of a frame."""
+    return [str(name) for name in on_host(bars["symbol"].iloc[series.starts])] if len(bars) else []
+
+
+def places_of(bars: Any, symbols: Sequence[str]) -> Series:
+    """Find the rows of these symbols, in this order, in a frame sorted by (symbol, ts); none = length 0. Symbols of the
+    frame that are not named are left out.
+    """
+    found = series_of(bars)
+    return placed(found, names_of(bars, found), symbols)
+
+
+def placed(series: Series, names: Sequence[str], symbols: Sequence[str]) -> Series:
+    """Return the series of these symbols, in this order, out of named ones; none = length 0."""
+    at = {name: i for i, name in enumerate(symbols)}
+    here = [(at[name], i) for i, name in enumerate(names) if name in at]
+    starts, lengths = np.zeros(len(symbols), np.int64), np.zeros(len(symbols), np.int64)
+    if here:
+        theirs, mine = map(list, zip(*here))
+        starts[theirs], lengths[theirs] = series.starts[mine], series.lengths[mine]
+    return Series(starts, lengths)
+
+
 def values_of(
     bars: Any,
     series: Series,
     plan: Plan,
+    rows: Sequence[str],
     wanted: Sequence[str],
     dtype: Any,
     *,
+    carry: Carry | None = None,
     threads: int = 1,
     chunk: int | None = None,
 ) -> tuple[Any, Any]:
     """Compute a plan's columns over a frame: (columns, rows) of `dtype`, and (rows,) bool, true where the row is a
     bar.
 
-    wanted : the columns of bars that the plan reads. A row that is not finite in one of them is no bar: it is left
-    out, so that state is held, and its columns are NaN.
+    rows : the columns of bars in the order of the plan's tile; those among them that are not `wanted` are not read. A
+    row of the frame that is not finite in a wanted one is no bar: it is left out, so that state is held, and its
+    columns are NaN. carry : the state after earlier bars, on the frame's device, replaced by the state after these.
     """
-    rows = [
-        array_of(bars[n]) if n in wanted else None
-        for n in INPUTS[INPUTS.index(wanted[0]) : INPUTS.index(wanted[-1]) + 1]
-    ]
-    xp = sys.modules[type(next(row for row in rows if row is not None)).__module__.partition(".")[0]]
+    read = {name: input_of(bars, name) for name in wanted}
+    xp = sys.modules[type(read[wanted[0]]).__module__.partition(".")[0]]
     src = xp.zeros((len(rows), len(bars)))
     bar = xp.ones(len(bars), dtype=bool)
-    for c, row in enumerate(rows):
-        if row is not None:
-            src[c] = row
+    for c, name in enumerate(rows):
+        if name in read:
+            src[c] = read[name]
             bar &= xp.isfinite(src[c])
     out = xp.empty((plan.columns, len(bars)), dtype=dtype)
     if bool(bar.all()):
-        run(plan, src, series, out, threads=threads, chunk=chunk)
+        run(plan, src, series, out, carry=carry, threads=threads, chunk=chunk)
         return out, bar
     before = np.concatenate([[0], np.cumsum(on_host(bar))])
     starts, ends = before[series.starts], before[series.starts + series.lengths]
     some = xp.empty((plan.columns, int(before[-1])), dtype=dtype)
-    run(plan, xp.ascontiguousarray(src[:, bar]), Series(starts, ends - starts), some, threads=threads, chunk=chunk)
+    bars_only = xp.ascontiguousarray(src[:, bar])
+    run(plan, bars_only, Series(starts, ends - starts), some, carry=carry, threads=threads, chunk=chunk)
     out[:] = xp.nan
     out[:, bar] = some
     return out, bar
+
+
+def input_of(bars: Any, name: str) -> Any:
+    """Return one of INPUTS as float64 where the frame is; the day is made from ts where there is no such column."""
+    if name == "day" and name not in bars.columns:
+        second = SECOND[np.datetime_data(np.dtype(str(bars["ts"].dtype).split(",")[0].rstrip("]") + "]"))[0]]
+        return array_of((bars["ts"].astype("int64") + KST * second) // (DAY * second))
+    return array_of(bars[name])
 
 
 def array_of(column: Any) -> Any:
@@ -99,6 +135,11 @@ def array_of(column: Any) -> Any:
     if hasattr(column, "to_cupy"):
         return column.astype("float64").to_cupy(na_value=np.nan)
     return column.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def stamps(bars: Any) -> Any:
+    """Return the end of each bar, (rows,) int64 on the host, in the unit of the frame."""
+    return on_host(bars["ts"].astype("int64"))
 
 
 def on_host(values: Any) -> Any:

@@ -1,10 +1,12 @@
-"""How much is traded: on-balance volume, relative volume, money flow. See spec.py for the names used in kernels."""
+"""How much is traded, and on which side. See spec.py for the names used in kernels."""
 
 from __future__ import annotations
 
+import math
 from math import inf, nan
 
 from ..recurrence import Floats
+from .running import anchored, one_sum, two_sums, unchanged
 from .spec import Indicator, Output, Param
 
 
@@ -14,12 +16,8 @@ def _obv(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, first: int
     """
     for t in range(first, x_CTS.shape[1]):
         for s in range(x_CTS.shape[2]):
-            close, before, volume = (
-                x_CTS[0, t, s],
-                x_CTS[0, t - 1, s],
-                x_CTS[1, t, s],
-            )  # before the first bar: 0 < close
-            signed = volume if close > before else 0.0
+            close, before, volume = x_CTS[0, t, s], x_CTS[0, t - 1, s], x_CTS[1, t, s]
+            signed = volume if close > before else 0.0  # before the first bar: 0 < close
             signed = -volume if close < before else signed
             total = state_KS[1, s] + signed
             state_KS[1, s] = total
@@ -46,12 +44,11 @@ def _relative_volume(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats
     for t in range(first, x_CTS.shape[1]):
         bar = t - first + 1.0
         for s in range(x_CTS.shape[2]):
-            volume = x_CTS[0, t, s]
-            total = state_KS[1, s] + (volume - x_CTS[0, t - n, s])
-            state_KS[1, s] = total
+            count, volume = state_KS[0, s] + bar, x_CTS[0, t, s]
+            total = one_sum(state_KS, 1, s, volume - x_CTS[0, t - n, s], volume, count, size)
             ratio = size * volume / total
             ratio = ratio if volume > 0.0 else 0.0
-            out_OTS[0, t, s] = ratio if state_KS[0, s] + bar >= size else nan
+            out_OTS[0, t, s] = ratio if count >= size else nan
 
 
 relative_volume = Indicator(
@@ -60,7 +57,7 @@ relative_volume = Indicator(
     inputs=("volume",),
     params=(Param("n", 20, 2, 1000),),
     outputs=(Output("relative_volume", "ratio", bounds=(0.0, inf)),),
-    state=2,
+    state=4,
     past=lambda n: n,
     ready=lambda n: n,
     warmup=lambda n: n,
@@ -68,60 +65,109 @@ relative_volume = Indicator(
 )
 
 
-def _mfi(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, first: int) -> None:
-    """Share of turnover on bars whose typical price rose in that on bars where it changed, over n bars, times 100.
-
-    0 where that turnover is below 1, as in TA-Lib.
+def _volume_ratio(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, first: int) -> None:
+    """Volume of bars that rose over that of bars that fell, times 100, over n changes of the close; where it stayed,
+    half the volume is with each. 0 where nothing is in the denominator.
     """
     n, size = int(p[0]), p[0]
     for t in range(first, x_CTS.shape[1]):
         bar = t - first + 1.0
         for s in range(x_CTS.shape[2]):
             count = state_KS[0, s] + bar
-            now = (x_CTS[0, t, s] + x_CTS[1, t, s] + x_CTS[2, t, s]) * (1.0 / 3.0)
-            before = (x_CTS[0, t - 1, s] + x_CTS[1, t - 1, s] + x_CTS[2, t - 1, s]) * (1.0 / 3.0)
-            flow = now * x_CTS[3, t, s]
-            flow = flow if count > 1.0 else 0.0
-            up = flow if now > before else 0.0
-            down = flow if now < before else 0.0
-            now = (x_CTS[0, t - n, s] + x_CTS[1, t - n, s] + x_CTS[2, t - n, s]) * (1.0 / 3.0)
-            before = (x_CTS[0, t - n - 1, s] + x_CTS[1, t - n - 1, s] + x_CTS[2, t - n - 1, s]) * (1.0 / 3.0)
-            flow = now * x_CTS[3, t - n, s]
-            flow = flow if count > size + 1.0 else 0.0
-            left_up = flow if now > before else 0.0
-            left_down = flow if now < before else 0.0
-            still = state_KS[6, s] + 1.0
-            still = still if up == 0.0 and down == 0.0 and count > 1.0 else 0.0
+            close, before, volume = x_CTS[0, t, s], x_CTS[0, t - 1, s], x_CTS[1, t, s]
+            volume = volume if count > 1.0 else 0.0
+            half = 0.5 * volume
+            up = volume if close > before else (0.0 if close < before else half)
+            down = volume if close < before else (0.0 if close > before else half)
+            close, before, volume = x_CTS[0, t - n, s], x_CTS[0, t - n - 1, s], x_CTS[1, t - n, s]
+            volume = volume if count > size + 1.0 else 0.0
+            half = 0.5 * volume
+            left_up = volume if close > before else (0.0 if close < before else half)
+            left_down = volume if close < before else (0.0 if close > before else half)
+            still = unchanged(state_KS[6, s], down == 0.0, count)
+            ups, downs = two_sums(state_KS, 1, s, up - left_up, up, down - left_down, down, count - 1.0, size)
             state_KS[6, s] = still
-            phase = state_KS[5, s] + 1.0
-            phase = phase if count > 1.0 else 0.0
-            renew = phase >= size
-            fresh_ups, fresh_downs = state_KS[3, s] + up, state_KS[4, s] + down
-            ups, downs = state_KS[1, s] + (up - left_up), state_KS[2, s] + (down - left_down)
-            ups = fresh_ups if renew else ups
-            downs = fresh_downs if renew else downs
-            state_KS[1, s] = ups
-            state_KS[2, s] = downs
-            state_KS[3, s] = 0.0 if renew else fresh_ups
-            state_KS[4, s] = 0.0 if renew else fresh_downs
-            state_KS[5, s] = 0.0 if renew else phase
-            ups = ups if ups > 0.0 else 0.0
-            downs = downs if downs > 0.0 else 0.0
-            both = ups + downs
-            value = 100.0 * ups / (both if both >= 1.0 else 1.0)
-            value = value if both >= 1.0 and still < size else 0.0
+            value = 100.0 * (ups if ups > 0.0 else 0.0) / downs
+            value = value if still < size else 0.0
             out_OTS[0, t, s] = value if count > size else nan
 
 
-mfi = Indicator(
-    name="mfi",
-    kernel=_mfi,
-    inputs=("high", "low", "close", "volume"),
-    params=(Param("n", 14, 2, 500),),
-    outputs=(Output("mfi", "percent", bounds=(0.0, 100.0)),),
+volume_ratio = Indicator(
+    name="volume_ratio",
+    kernel=_volume_ratio,
+    inputs=("close", "volume"),
+    params=(Param("n", 20, 2, 500),),
+    outputs=(Output("volume_ratio", "percent", bounds=(0.0, inf)),),
     state=7,
     past=lambda n: n + 1,
     ready=lambda n: n + 1,
     warmup=lambda n: 2 * n + 1,
-    source="TA-Lib MFI",
+    source="volume ratio (VR) of Korean and Japanese charts",
 )
+
+
+def _price_volume_trend(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, first: int) -> None:
+    """Sum of the volumes, each times the simple return of its bar; 0 at the first bar.
+
+    A step that is no finite number (the close before is 0) counts as 0.
+    """
+    for t in range(first, x_CTS.shape[1]):
+        bar = t - first + 1.0
+        for s in range(x_CTS.shape[2]):
+            step = (x_CTS[0, t, s] / x_CTS[0, t - 1, s] - 1.0) * x_CTS[1, t, s]
+            step = step if abs(step) < inf else 0.0
+            total = state_KS[1, s] + (step if state_KS[0, s] + bar > 1.0 else 0.0)
+            state_KS[1, s] = total
+            out_OTS[0, t, s] = total
+
+
+price_volume_trend = Indicator(
+    name="price_volume_trend",
+    kernel=_price_volume_trend,
+    inputs=("close", "volume"),
+    params=(),
+    outputs=(Output("price_volume_trend", "shares", "volume"),),
+    state=2,
+    past=lambda: 1,
+    ready=lambda: 1,
+    warmup=lambda: inf,
+    source="TA-Lib PVT",
+)
+
+
+def _volume_deviation(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, first: int) -> None:
+    """Mean and sample deviation of the volume over n bars, both over the volume; 0 where nothing was traded."""
+    n, size, sample = int(p[0]), p[0], math.sqrt(p[0] / (p[0] - 1.0))
+    for t in range(first, x_CTS.shape[1]):
+        bar = t - first + 1.0
+        for s in range(x_CTS.shape[2]):
+            count = state_KS[0, s] + bar
+            volume = x_CTS[0, t, s]
+            equal = unchanged(state_KS[8, s], volume == x_CTS[0, t - 1, s], count)
+            state_KS[8, s] = equal
+            anchor, mean, variance = anchored(state_KS, 1, s, volume, x_CTS[0, t - n, s], count, size)
+            deviation = sample * math.sqrt(variance if equal < size - 1.0 else 0.0)
+            level, spread = (anchor + mean) / volume, deviation / volume
+            level = level if volume > 0.0 else 0.0
+            spread = spread if volume > 0.0 else 0.0
+            out_OTS[0, t, s] = level if count >= size else nan
+            out_OTS[1, t, s] = spread if count >= size else nan
+
+
+volume_deviation = Indicator(
+    name="volume_deviation",
+    kernel=_volume_deviation,
+    inputs=("volume",),
+    params=(Param("n", 20, 2, 500),),
+    outputs=(
+        Output("volume_mean_ratio", "ratio", bounds=(0.0, inf)),
+        Output("volume_deviation_ratio", "ratio", bounds=(0.0, inf)),
+    ),
+    state=9,
+    past=lambda n: n,
+    ready=lambda n: n,
+    warmup=lambda n: 2 * n,
+    source="Qlib Alpha158 VMA and VSTD",
+)
+
+ALL = (obv, relative_volume, volume_ratio, price_volume_trend, volume_deviation)

@@ -24,6 +24,7 @@ from numba.core import types
 from numba.core.compiler import Compiler
 from numba.extending import intrinsic
 
+from .parts import parts_digest, with_parts
 from .plan import Kernel, Longs
 
 X_CTS = types.Array(types.float64, 3, "C")
@@ -85,17 +86,19 @@ _folder = functools.cache(cache_folder)
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Let one thread of one process compile at a time: two that write a cold cache at once can each spoil the other's
-    index.
+def _alone(below: str = "") -> Iterator[None]:
+    """Let one thread of one process compile at a time, with its cache in this folder below the common one: two that
+    write a cold cache at once can each spoil the other's index.
     """
     with _threads:
         folder = _folder()
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (folder / below).mkdir(parents=True, exist_ok=True, mode=0o700)
         before = numba.config.CACHE_DIR
         with (folder / "compile.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            numba.config.CACHE_DIR = str(folder)  # read when a function is decorated; other users of Numba keep theirs
+            numba.config.CACHE_DIR = str(
+                folder / below
+            )  # read when a function is decorated; other users of Numba keep theirs
             try:
                 yield
             finally:
@@ -104,10 +107,15 @@ def _alone() -> Iterator[None]:
 
 @functools.cache
 def compiled(function: Callable[..., None], signature: Any = SIGNATURE, alias: bool = False) -> Any:
-    """Return `function` compiled for one signature; the second time, also in another process, it comes from disk."""
+    """Return `function` compiled for one signature; the second time, also in another process, it comes from disk.
+
+    Numba looks only at the file of the function itself for changes, so the cache of one that has parts lies in a
+    folder named by their code.
+    """
     options = {} if alias else {"pipeline_class": NoAlias}
-    with _alone():
-        return numba.njit(signature, nogil=True, error_model="numpy", cache=True, **options)(function)
+    with _alone(parts_digest(function)):
+        plain = with_parts(function, numba.njit(nogil=True, error_model="numpy", **options))
+        return numba.njit(signature, nogil=True, error_model="numpy", cache=True, **options)(plain)
 
 
 @functools.cache

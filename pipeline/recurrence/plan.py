@@ -7,6 +7,7 @@ own past outputs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,6 +55,7 @@ class Pass:
     past: int
     own: int  # rows of its own outputs that it looks back at, 0 = none
     writes: tuple[Write, ...]
+    warmup: float = math.inf  # bars after which its outputs no longer depend on where a series began
 
 
 class Table(NamedTuple):

@@ -1,12 +1,14 @@
 """The CPU driver: cut long-format bars into time-major tiles, run every kernel of a plan on a tile, write the columns
 back.
 
-A tile of 16 series becomes vector lanes; 512 bars of it and its outputs stay in the cache. Series are sorted by
+A tile of 32 series becomes vector lanes; 512 bars of it and its outputs stay in the cache. Series are sorted by
 length and end together: a shorter one begins late, with zeros before it and a count of bars that starts below zero.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,7 +19,7 @@ from .blocks import to_column, to_tile
 from .compile import addresses, call, compiled
 from .plan import BLOCK, Carry, Longs, Plan, Series
 
-LANES = 16
+LANES = 32
 CHUNK = 512
 
 
@@ -39,7 +41,7 @@ def _run(
     keep: bool,
     low: int,
     high: int,
-    S: int,
+    lanes: int,
     chunk: int,
     H: int,
     K: int,
@@ -50,14 +52,14 @@ def _run(
     leaves the new one.
     """
     C = src_CN.shape[0]
-    lane = np.empty(S, np.int64)
-    offsets = np.empty(S, np.int64)
-    pads = np.empty(S, np.int64)
-    x_flat = np.zeros(C * (H + chunk) * S)
-    out_flat = np.zeros(buffers * (H + chunk) * S)
-    over = np.empty(chunk * S)
-    state = np.zeros((K, S))
+    lane = np.empty(lanes, np.int64)
+    offsets = np.empty(lanes, np.int64)
+    pads = np.empty(lanes, np.int64)
+    x_flat = np.empty(C * (H + chunk) * lanes)
+    out_flat = np.empty(buffers * (H + chunk) * lanes)
+    over = np.empty(chunk * lanes)
     for tile in range(low, high):
+        S = (cuts[tile + 1] - cuts[tile] + 7) // 8 * 8  # the last tile is as narrow as it can be
         longest = 0
         for s in range(S):
             lane[s] = order[
@@ -74,7 +76,7 @@ def _run(
         )  # rows before the first new bar, the same for all lanes of a resumed tile
         x[:, :H] = 0.0
         out[:, :H] = np.nan
-        state[:] = 0.0
+        state = np.zeros((K, S))
         for s in range(S):
             i = lane[s]
             pads[s] = chunks * T - lengths[i]
@@ -147,6 +149,7 @@ def _run(
                                 own_QHN[meta[j, 9] + q, t, i] = out[meta[j, 4] + q, t, s]
 
 
+@functools.cache
 def _signature(dtype: np.dtype[Any]) -> Any:
     i64, f64 = types.int64, types.float64
     i1, i2, f2, f3 = (
@@ -186,7 +189,39 @@ def run_tiles(
     """
     if lanes % BLOCK or chunk % BLOCK:
         raise ValueError(f"expected lanes and chunk as multiples of {BLOCK}, got {lanes} and {chunk}")
-    table, resume = plan.table, carry is not None and carry.begun
+    resume = carry is not None and carry.begun
+    for part in _level(series, lanes) if resume else [series]:
+        _run_all(plan, src_CN, part, dst_ON, carry, resume, threads, lanes, chunk)
+
+
+def _level(series: Series, lanes: int) -> list[Series]:
+    """Return series in two parts, one after the other, such that tiles of the second hold one length each.
+
+    Lanes that go on have their past right before their first new bar, so those of a tile must begin together. Series
+    sorted by length differ little within a tile: what one has beyond the shortest is run first.
+    """
+    order = np.argsort(-series.lengths, kind="stable")
+    sorted_lengths = series.lengths[order]
+    least = np.minimum.reduceat(sorted_lengths, np.arange(0, order.size, lanes)) if order.size else sorted_lengths
+    head = np.zeros_like(series.lengths)
+    head[order] = sorted_lengths - np.repeat(least, lanes)[: order.size]
+    if not head.any():
+        return [series]
+    return [Series(series.starts, head), Series(series.starts + head, series.lengths - head)]
+
+
+def _run_all(
+    plan: Plan,
+    src_CN: Any,
+    series: Series,
+    dst_ON: Any,
+    carry: Carry | None,
+    resume: bool,
+    threads: int,
+    lanes: int,
+    chunk: int,
+) -> None:
+    table = plan.table
     order = np.argsort(-series.lengths, kind="stable")
     order = order[series.lengths[order] > 0]
     if order.size == 0:
@@ -208,10 +243,19 @@ def run_tiles(
         job(0, tiles)
         return
     bars = np.add.reduceat(series.lengths[order], cuts[:-1]).cumsum()
-    share = np.searchsorted(bars, bars[-1] * np.arange(1, 2 * threads) / (2 * threads)) + 1
-    edges = np.minimum(np.concatenate([[0], share, [tiles]]), tiles)
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(job, edges[:-1].tolist(), edges[1:].tolist()))
+    share = np.searchsorted(bars, bars[-1] * np.arange(1, 4 * threads) / (4 * threads)) + 1
+    edges = np.minimum(np.concatenate([[0], share, [tiles]]), tiles).tolist()
+    jobs = itertools.pairwise(edges)
+
+    def work() -> None:
+        for low, high in jobs:
+            job(low, high)
+
+    with ThreadPoolExecutor(threads - 1) as pool:  # the caller is a worker too: it need not wait for threads to start
+        helpers = [pool.submit(work) for _ in range(threads - 1)]
+        work()
+        for helper in helpers:
+            helper.result()
 
 
 def _cuts(lengths: Longs, lanes: int, *, equal: bool) -> Longs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .audits import columns_found
 from .words import text
 
 Facts = dict[str, Any]
@@ -156,6 +157,9 @@ def _distrust(facts: Facts) -> list[tuple[str, Facts]]:
     out: list[tuple[str, Facts]] = []
     if any(word in data["source"].lower() for word in SIMULATORS):
         out.append(("d.simulated", {}))
+    if broken := columns_found(facts["certificates"]["features"]):
+        named = ", ".join(name or "?" for name in broken[:NAMED]) + (", …" if len(broken) > NAMED else "")
+        out.append(("d.audit", {"named": named}))
     if numbers["trades"] == 0:
         out.append(("d.no_trades", {}))
     if numbers["sessions"] < FEW_SESSIONS:

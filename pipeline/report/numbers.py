@@ -18,6 +18,7 @@ from pipeline.provenance import environment
 from storage.section import digest_of
 from training.metrics import newey_west_t
 
+from .audits import audited
 from .findings import judge, sentences
 from .section import ReportSection
 from .sources import Sources
@@ -56,6 +57,7 @@ def collect(sources: Sources, section: ReportSection, device: str, now: datetime
         "splits": {"boundaries": sources.splits.get("boundaries", {}), "rows": sources.splits.get("rows", {})},
         "features": {"count": len(sources.columns.get("features", [])), "interval": sources.columns.get("interval")},
         "data": _data(sources, section.language),
+        "certificates": {"features": audited(sources.certificate)},
         "tuning": _tuning(sources.trials),
         "stages": _stages(sources.manifests),
         "throughput": _throughput(sources),

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from . import charts, tables
+from . import audits, charts, tables
 from .markup import card, percent, ratio, section, shown, signed_percent
 from .section import ReportSection
 from .sources import Sources
@@ -16,7 +16,7 @@ from .words import text
 Facts = dict[str, Any]
 HERE = Path(__file__).parent
 STYLE, SCRIPT = "page.css", "page.js"
-PARTS = ("performance", "forecast", "training", "trading", "data", "run", "provenance")
+PARTS = ("performance", "forecast", "training", "trading", "data", "audit", "run", "provenance")
 
 
 def page(numbers: Facts, sources: Sources, report: ReportSection) -> str:
@@ -36,6 +36,7 @@ def page(numbers: Facts, sources: Sources, report: ReportSection) -> str:
         )
         + card(tables.positions(numbers, language)),
         "data": card(tables.data(numbers, language)),
+        "audit": card(audits.audit(numbers, language)),
         "run": card(charts.stages(numbers["stages"], language) + tables.stages(numbers, language)),
         "provenance": card(tables.provenance(numbers, language)),
     }

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import certificates
 from pipeline.receipt import FILE as RECEIPT
 from pipeline.receipt import Receipt
 from storage.store import MANIFEST, read_json
@@ -38,6 +39,7 @@ class Sources:
     equity: pa.Table
     trades: pa.Table
     trials: pa.Table | None
+    certificate: dict[str, Any] | None
 
 
 def read(inputs: Mapping[str, Path]) -> Sources:
@@ -70,7 +72,13 @@ def read(inputs: Mapping[str, Path]) -> Sources:
         equity=_table(folder["backtest"], "equity.parquet", "backtest"),
         trades=_table(folder["backtest"], "trades.parquet", "backtest"),
         trials=_table(folder["tune"], "trials.parquet", "tune") if "tune" in folder else None,
+        certificate=certificates.of(data_of(folder["features"]), receipt, manifests["features"]),
     )
+
+
+def data_of(directory: Path) -> Path:
+    """Return the data folder in which a stage's directory lies: <data>/stages/<stage>/<key>."""
+    return directory.parents[2]
 
 
 def _there(folder: Path, name: str, stage: str) -> Path:

@@ -12,7 +12,7 @@ from storage.store import replacing, write_json
 from .section import ReportSection
 
 # What differs from run to run, or names what made it.
-CLOCK = ("generated", "stages", "throughput", "provenance", "seconds", "samples_per_s")
+CLOCK = ("generated", "made", "stages", "throughput", "provenance", "seconds", "samples_per_s")
 
 
 def report(job: Job, report: ReportSection) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.features import FeatureSection, features
+from pipeline.features.section import FeatureSection
+from pipeline.features.stage import features
 from pipeline.labels import LabelSection
 from storage.lake import Lake
 from storage.schema import SCHEMAS
-from tests.feature_stage import Threads
+from tests.feature_stage import UNIVERSE, Threads
 
 from . import job
 
@@ -151,7 +152,7 @@ def test_features_see_the_days_and_intervals_of_the_receipt(filled: Path, tmp_pa
         (out := folder / interval).mkdir()
         taken = {"ingest": Path(job.manifests(folder)["ingest"]["directory"])}
         with Threads() as cluster:
-            return features(cluster.job(out, taken), FeatureSection(interval=interval), LabelSection())
+            return features(cluster.job(out, taken), FeatureSection(interval=interval), LabelSection(), UNIVERSE)
 
     shutil.copytree(filled / "data" / "lake", tmp_path / "wide" / "data" / "lake")
     wide, narrow = (made(tmp_path / name, "--ingest.end", "2026-09-30") for name in ("wide", "narrow"))

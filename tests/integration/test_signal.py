@@ -10,16 +10,17 @@ import pyarrow as pa
 import pytest
 
 from pipeline import krx
-from pipeline.features import FeatureSection, Order, features_block
-from pipeline.indicators import plan_of
+from pipeline.features.section import FeatureSection
+from pipeline.features.stage import features
 from pipeline.kis.simulator.market import Market
 from pipeline.labels import LabelSection
 from pipeline.receipt import take
-from pipeline.recurrence import prepare
+from pipeline.universe import UniverseSection
 from storage.emit import silent
 from storage.lake import Lake
 from storage.schema import ACTIONS, BARS, SYMBOLS
-from storage.store import read_json, write_json
+from storage.store import read_json
+from tests.feature_stage import Alone
 from training.predict import predict_all
 from training.section import PredictSection, TrainSection
 from training.splits import SplitSection
@@ -69,22 +70,9 @@ def blocks(folder: Path, seed: int) -> Path:
     )  # fmt: skip
     (folder / "ingest").mkdir()
     receipt.save(folder / "ingest")
-    section, labels = FeatureSection(), LabelSection()
-    columns_ = section.columns(close_only=False)
-    prepare(plan_of(columns_), section.dtype)
-    out = folder / "features"
-    (out / "blocks").mkdir(parents=True)
-    for group in receipt.groups("1d"):
-        features_block(group, Order(out, folder / "ingest", "pandas", section, labels))
-    write_json(
-        out / "columns.json",
-        {
-            "interval": "1d",
-            "features": [{"name": c.name, "unit": c.unit} for c in columns_],
-            "targets": labels.targets(),
-        },
-    )
-    return out
+    job = Alone().job(folder / "features", {"ingest": folder / "ingest"})
+    features(job, FeatureSection(level="numba"), LabelSection(), UniverseSection(leave_out=()))
+    return job.out
 
 
 def out_of_sample(features: Path, folder: Path, seed: int, *, shuffled: bool) -> dict[str, float]:

@@ -9,7 +9,7 @@ import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.indicators import ALL, Spec, compute, plan_of, reads, resolve
+from pipeline.indicators import ALL, Spec, compute, plan_of, reads, resolve, rows_of
 from pipeline.recurrence import Carry, Series, run
 from tests.walks import Array, Bars, flat, frame
 
@@ -51,9 +51,12 @@ def series(draw: st.DrawFn, holes: bool = True) -> Bars:
         "low": close * (1 - spread * rng.random(n)),
         "close": close,
         "volume": np.floor(rng.lognormal(8, 2, n)) * (rng.random(n) > draw(st.sampled_from([0.0, 0.3, 1.0]))),
+        "market": 2_500.0 * np.exp(np.cumsum(rng.normal(0, 0.02, n))),
+        "day": np.floor(np.arange(n) / draw(st.integers(1, 20))),
     }
+    bars["turnover"] = bars["volume"] * bars["low"]
     if holes and draw(st.booleans()):
-        for name in ("high", "close", "volume"):
+        for name in ("high", "close", "volume", "turnover"):
             bars[name] = np.where(rng.random(n) < 0.15, np.nan, bars[name])
     return bars
 
@@ -77,7 +80,7 @@ def test_what_comes_later_changes_nothing(bars: pd.DataFrame, data: st.DataObjec
     past = (bars["ts"] <= cut).to_numpy()
     np.testing.assert_array_equal(values(bars[past]), whole[past])
     poisoned = bars.copy()
-    for name in ("high", "low", "close", "volume"):
+    for name in ("high", "low", "close", "volume", "turnover", "market"):
         poisoned.loc[~past, name] = data.draw(st.sampled_from([np.nan, np.inf, 0.0, -1.0, 1e300]), name)
     np.testing.assert_array_equal(values(poisoned)[past], whole[past])
 
@@ -86,7 +89,7 @@ def test_what_comes_later_changes_nothing(bars: pd.DataFrame, data: st.DataObjec
 @given(st.lists(series(holes=False), min_size=1, max_size=6), st.integers(1, 60), st.integers(0, 2**32 - 1))
 def test_batch_is_incremental(found: list[Bars], longest: int, seed: int) -> None:
     """C4: any chunks, different ones for every series, give the bits of the whole."""
-    src, places = flat(found, reads(COLUMNS))
+    src, places = flat(found, rows_of(COLUMNS))
     whole, parts = np.empty((2, len(COLUMNS), src.shape[1]))
     run(PLAN, src, places, whole)
     rng, carry = np.random.default_rng(seed), Carry.fresh(PLAN, len(found))

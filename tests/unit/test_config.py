@@ -79,6 +79,11 @@ def test_wrong_words_are_named(words: list[str], said: str) -> None:
         load(*words)
 
 
+def test_broken_json_is_one_sentence() -> None:
+    with pytest.raises(ConfigError, match=r"expected JSON .* got .*'features'|\"features\".*mind the quotes"):
+        load("--features.extra", "[{indicator: rsi}]")
+
+
 def test_wrong_keys_in_files_are_named_with_the_file(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("train: {epochs: 3}\nlable: {}\n")

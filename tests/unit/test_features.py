@@ -5,7 +5,7 @@ wrong.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +14,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from distributed import Client
 from pydantic import ValidationError
 
 from pipeline.actions import adjust
 from pipeline.cluster import gpu_count
-from pipeline.features import FeatureError, FeatureSection, Order, block_of, feature_set
-from pipeline.indicators import compute, reads, resolve
+from pipeline.features.pool import FOLDER
+from pipeline.features.section import FeatureError, FeatureSection, feature_set
+from pipeline.features.seen import sound
+from pipeline.indicators import compute, resolve
 from pipeline.receipt import Receipt
 from storage.schema import ACTIONS, content_digest
 from storage.store import read_json
 from tests.clients import killed_client
-from tests.feature_stage import LABELS, NAMES, Threads, rows, stage
+from tests.feature_stage import NAMES, Alone, Threads, block_of, order_of, rows, stage
 from tests.market import STAMP, bars, ingested
 from tests.naive import forward_returns
-
-
-class Never(Threads):
-    def client(self) -> Client:
-        raise AssertionError("a cluster was started for nothing")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +58,7 @@ def test_blocks_hold_what_compute_gives(made: tuple[dict[str, Any], Path]) -> No
     columns = read_json(folder / "features" / "columns.json")
     names = [c["name"] for c in columns["features"]]
     np.testing.assert_array_equal(found[names], compute(raw, feature_set("basic")))
-    assert list(found.columns) == ["symbol", "ts", "close", *names, "y_1", "y_1_end", "y_5", "y_5_end"]
+    assert list(found.columns) == ["symbol", "ts", "close", *names, "y_1", "y_1_end", "y_5", "y_5_end", "member"]
     assert columns["interval"] == "1d" and [t["name"] for t in columns["targets"]] == ["y_1", "y_5"]
     for h in (1, 5):
         one = raw[raw["symbol"] == NAMES[3]]
@@ -79,33 +75,49 @@ def test_blocks_hold_what_compute_gives(made: tuple[dict[str, Any], Path]) -> No
 def test_every_block_is_sorted_and_of_one_schema(made: tuple[dict[str, Any], Path]) -> None:
     blocks = sorted((made[1] / "features" / "blocks").glob("*.parquet"))
     assert len(blocks) == made[0]["blocks"] == 8
+    assert {path.stem for path in blocks} == {f"{group:03d}-2020" for group in range(8)}
     tables = [pq.read_table(path) for path in blocks]
     assert len({str(table.schema) for table in tables}) == 1
     for path, table in zip(blocks, tables):
         assert content_digest(table) == content_digest(table, ("symbol", "ts")), path
     kinds = {str(field.type) for field in tables[0].schema if field.name not in ("symbol", "ts", "close")}
-    assert kinds == {"float", "timestamp[us, tz=UTC]"}
+    assert kinds == {"float"}
+    beside = [pq.read_schema(path.parent.parent / "targets" / path.name) for path in blocks]
+    assert len({str(schema) for schema in beside}) == 1
+    assert {str(field.type) for field in beside[0]} == {"float", "timestamp[us, tz=UTC]", "bool"}
+    assert not (made[1] / "features" / "cross").exists(), "nothing is decided among symbols"
 
 
-def test_a_finished_stage_starts_no_cluster(made: tuple[dict[str, Any], Path]) -> None:
-    assert stage(made[1], Never()) == made[0]
+def test_in_this_process_no_cluster_is_started_and_what_is_whole_is_not_made_again(
+    made: tuple[dict[str, Any], Path],
+) -> None:
+    again = stage(made[1], Alone(), FeatureSection(level="numba"))
+    assert again["content"] == made[0]["content"]
+    assert (made[0]["computed"], again["computed"]) == (8, 0)
 
 
 def test_what_a_killed_attempt_left_is_reused_only_if_it_is_whole(
-    market: Path, made: tuple[dict[str, Any], Path], cluster: Threads
+    made: tuple[dict[str, Any], Path], cluster: Threads, tmp_path: Path
 ) -> None:
-    stage(market, cluster, out="torn")
-    blocks = market / "torn" / "blocks"
-    good = blocks / "000.parquet"
-    before = good.stat().st_mtime_ns
-    (blocks / "001.json").unlink()
-    (blocks / "002.parquet").write_bytes((blocks / "002.parquet").read_bytes()[:-20])
-    (blocks / "003.parquet").write_bytes((blocks / "004.parquet").read_bytes())
-    (blocks / "005.json").write_text("{")
-    (blocks / ".006.parquet.abc").write_bytes(b"half")
-    assert stage(market, cluster, out="torn")["content"] == made[0]["content"]
-    assert good.stat().st_mtime_ns == before
-    assert rows(market, "torn").equals(rows(market))
+    ingested(tmp_path, bars(NAMES, 150))
+    stage(tmp_path, cluster)
+    out, (pool,) = tmp_path / "features", (tmp_path / FOLDER).iterdir()
+    good = out / "blocks" / "000-2020.parquet"
+    before = good.stat().st_ino
+    named = {path.stat().st_ino: path for path in pool.glob("*.parquet")}
+    made_of = [named[(out / "blocks" / f"{group:03d}-2020.parquet").stat().st_ino] for group in range(8)]
+    made_of[1].with_suffix(".json").unlink()
+    made_of[2].write_bytes(made_of[2].read_bytes()[:-20])
+    made_of[3].write_bytes(made_of[4].read_bytes())
+    made_of[5].with_suffix(".json").write_text("{")
+    (pool / f".{made_of[6].name}.abc").write_bytes(b"half")
+    (out / "targets" / "006-2020.parquet").write_bytes(b"half")
+    (out / "blocks" / "007-2020.parquet").unlink()
+    (out / "blocks" / "007-2019.parquet").write_bytes(b"of another attempt")
+    again = stage(tmp_path, cluster)
+    assert again["content"] == made[0]["content"] and again["computed"] == 4
+    assert good.stat().st_ino == before
+    assert rows(tmp_path).equals(rows(made[1]))
 
 
 KILLED = """
@@ -126,12 +138,14 @@ if __name__ == "__main__":
 
 
 def test_killed_and_started_again_it_ends_with_the_same_content(
-    market: Path, made: tuple[dict[str, Any], Path], cluster: Threads, tmp_path: Path
+    made: tuple[dict[str, Any], Path], cluster: Threads, tmp_path: Path
 ) -> None:
+    ingested(tmp_path, bars(NAMES, 150))
     out, after = "killed", 2
-    killed_client(KILLED, tmp_path, market, out, after, last=str(after))
-    assert not (market / out / "columns.json").exists()
-    assert stage(market, cluster, out=out)["content"] == made[0]["content"]
+    killed_client(KILLED, tmp_path, tmp_path, out, after, last=str(after))
+    assert not (tmp_path / out / "columns.json").exists()
+    again = stage(tmp_path, cluster, out=out)
+    assert again["content"] == made[0]["content"] and again["computed"] <= 8 - after
 
 
 def test_workers_and_the_order_of_writing_do_not_matter(made: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
@@ -181,20 +195,30 @@ def test_a_split_leaves_features_and_targets_alone(
     assert rows(tmp_path).equals(rows(market))
 
 
+def that_reads(receipt: Receipt, table: pa.Table) -> Receipt:
+    """Return a receipt whose bars are those of a table, in its order."""
+
+    class Bad(Receipt):
+        def bars(self, interval: str, **query: Any) -> pa.Table:
+            inside = (pc.field("ts") >= query["start"]) & (pc.field("ts") <= query["end"])
+            return table.filter(inside).select(query["columns"])
+
+    return Bad.model_validate(receipt.model_dump())
+
+
 def test_one_broken_symbol_is_named_and_the_rest_finishes(market: Path, made: tuple[dict[str, Any], Path]) -> None:
-    receipt, section = Receipt.load(market / "ingest"), FeatureSection()
-    columns = section.columns(close_only=False)
-    order = Order(market / "x", market / "ingest", "pandas", section, LABELS)
-    good = receipt.bars("1d", symbols=NAMES[:4]).to_pandas()
-    whole, _ = block_of(good, receipt, columns, order)
+    receipt = Receipt.load(market / "ingest")
+    good = receipt.bars("1d", symbols=NAMES[:4])
+    whole, _ = block_of(order_of(market, out="whole"), receipt, NAMES[:4])
     shuffled = np.arange(600)
     shuffled[[200, 201]] = [201, 200]
-    doubled = np.sort(np.append(shuffled[:600], 500))
+    doubled = np.sort(np.append(np.arange(600), 500))
     for wrong, message in ((shuffled, "sorted by"), (doubled, "got two of")):
-        table, report = block_of(good.iloc[wrong].reset_index(drop=True), receipt, columns, order)
+        bad = good.take(pa.array(wrong))
+        table, report = block_of(order_of(market, out=message[:3]), that_reads(receipt, bad), NAMES[:4])
         (name,) = report["broken"]
-        assert message in report["broken"][name]
-        assert content_digest(table) == content_digest(whole.filter(pc.not_equal(whole["symbol"], name)))
+        assert message in report["broken"][name] and sound(bad)[1] == report["broken"]
+        assert table.equals(whole[whole["symbol"] != name].reset_index(drop=True))
 
 
 def test_extra_columns_and_float64(market: Path, cluster: Threads) -> None:
@@ -215,53 +239,34 @@ def test_mistakes_are_told_with_what_was_meant(market: Path, cluster: Threads) -
         stage(market, cluster, FeatureSection(interval="1m"))
 
 
-def test_a_later_future_changes_no_feature(market: Path, made: tuple[dict[str, Any], Path]) -> None:
-    """C1 over the whole block: cut the bars, and no feature up to the cut changes."""
-    receipt, section = Receipt.load(market / "ingest"), FeatureSection()
-    columns = section.columns(close_only=False)
-    order = Order(market / "x", market / "ingest", "pandas", section, LABELS)
-    cut = datetime(2020, 6, 1, tzinfo=UTC)
-    early, _ = block_of(receipt.bars("1d", end=cut).to_pandas(), receipt, columns, order)
-    whole = rows(market)
-    names = ["symbol", "ts", "close", *(c.name for c in columns)]
-    assert early.to_pandas()[names].equals(whole[whole["ts"] <= cut][names].reset_index(drop=True))
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_later_future_changes_no_feature(
+    market: Path, made: tuple[dict[str, Any], Path], tmp_path: Path, seed: int
+) -> None:
+    """C1 over all blocks: cut the lake, and neither a feature nor a membership up to the cut changes."""
+    table = bars(NAMES, 150)
+    cut = table["ts"][int(np.random.default_rng(seed).integers(65, 149))]
+    ingested(tmp_path, table.filter(pc.less_equal(table["ts"], cut)))
+    stage(tmp_path, Alone(), FeatureSection(level="numba"))
+    whole, early = rows(market), rows(tmp_path)
+    names = [name for name in whole.columns if not name.startswith("y_")]
+    assert early[names].equals(whole[whole["ts"] <= cut.as_py()][names].reset_index(drop=True))
 
 
-SETS = {"basic": (20, 28), "close": (15, 28), "bench30": (30, 30)}
-
-
-def test_feature_sets_are_what_they_say(root: Path) -> None:
-    shipped = {path.stem for path in (root / "pipeline" / "feature_sets").glob("*.yaml")}
-    assert shipped == SETS.keys()
-    for name, (low, high) in SETS.items():
-        columns = resolve(feature_set(name))
-        assert low <= len(columns) <= high
-        if name != "bench30":
-            assert {c.scales_with for c in columns} == {"none"}, "one model eats all symbols"
-    assert {"relative_volume_5", "relative_volume_20"} <= {c.name for c in resolve(feature_set("basic"))}
-    assert reads(resolve(feature_set("close"))) == ("close",)
-
-
-def test_a_group_without_bars_makes_an_empty_block(market: Path, made: tuple[dict[str, Any], Path]) -> None:
-    receipt, section = Receipt.load(market / "ingest"), FeatureSection()
-    columns = section.columns(close_only=False)
-    order = Order(market / "x", market / "ingest", "pandas", section, LABELS)
-    table, report = block_of(receipt.bars("1d", symbols=["none"]).to_pandas(), receipt, columns, order)
-    assert table.num_rows == 0 and report["symbols"] == []
-    assert table.schema.equals(pq.read_schema(market / "features" / "blocks" / "000.parquet"))
+def test_a_group_without_bars_makes_no_block(market: Path) -> None:
+    _, report = block_of(order_of(market, out="none"), Receipt.load(market / "ingest"), ["none"])
+    assert (report["rows"], report["symbols"], report["blocks"], report["targets"]) == (0, 0, {}, {})
+    assert not list((market / "none").iterdir())
 
 
 @pytest.mark.gpu
 def test_a_cudf_frame_gives_the_same_block(market: Path, made: tuple[dict[str, Any], Path]) -> None:
     if gpu_count() == 0:
         pytest.skip("needs a GPU: NVML reports none")
-    cudf = pytest.importorskip("cudf")
-    receipt, section = Receipt.load(market / "ingest"), FeatureSection()
-    columns = section.columns(close_only=False)
-    order = Order(market / "x", market / "ingest", "cudf", section, LABELS)
-    table, _ = block_of(cudf.DataFrame.from_arrow(receipt.bars("1d")), receipt, columns, order)
+    pytest.importorskip("cudf")
+    columns = FeatureSection().columns(close_only=False)
+    found, _ = block_of(order_of(market, out="cudf", backend="cudf"), Receipt.load(market / "ingest"), NAMES)
     expected = rows(market)
-    found = table.to_pandas()
     assert found[["symbol", "ts"]].equals(expected[["symbol", "ts"]])
     for column in columns:
         np.testing.assert_allclose(found[column.name], expected[column.name], rtol=1e-5, atol=1e-6, err_msg=column.name)
@@ -280,14 +285,12 @@ def test_adjusting_comes_before_computing(market: Path) -> None:
     }
     actions = pa.Table.from_pylist([row], ACTIONS)
     raw = receipt.bars("1d", symbols=NAMES[:1]).to_pandas()
-    section = FeatureSection()
 
     class With(Receipt):
         def actions(self) -> pa.Table:
             return actions
 
-    order = Order(market / "x", market / "ingest", "pandas", section, LABELS)
-    table, _ = block_of(raw, With.model_validate(receipt.model_dump()), section.columns(close_only=False), order)
+    table, _ = block_of(order_of(market, out="with"), With.model_validate(receipt.model_dump()), NAMES[:1])
     expected = adjust(raw, actions)
     np.testing.assert_array_equal(table["close"], expected["close"])
     np.testing.assert_array_equal(

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 
 from pipeline import krx
-from pipeline.features import FeatureError, FeatureSection, Order, block_of, feature_set
+from pipeline.features.section import FeatureError, FeatureSection, feature_set
 from pipeline.indicators import compute
 from storage.schema import SYMBOLS
-from tests.feature_stage import LABELS, NAMES, Threads, rows, stage
+from tests.feature_stage import NAMES, Threads, block_of, order_of, rows, stage
 from tests.market import STAMP, bars, ingested
 
 
@@ -124,10 +124,8 @@ def test_delisted_symbols_have_labels_to_the_end(cluster: Threads, tmp_path: Pat
 def block(folder: Path, table: pa.Table, section: FeatureSection | None = None, *, close_only: bool = False) -> Any:
     """Return the block of one small market as a frame."""
     receipt = ingested(folder, table).model_copy(update={"close_only": close_only})
-    section = section or FeatureSection()
-    order = Order(folder / "x", folder / "ingest", "pandas", section, LABELS)
-    found, _ = block_of(receipt.bars("1d").to_pandas(), receipt, section.columns(close_only=close_only), order)
-    return found.to_pandas()
+    found, _ = block_of(order_of(folder, section), receipt, list(receipt.symbols))
+    return found
 
 
 HALT = slice(70, 76)

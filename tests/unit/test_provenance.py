@@ -57,7 +57,7 @@ def test_an_edit_elsewhere_does_not(house: Path, name: str) -> None:
 
 
 def test_the_real_stages_see_what_they_use() -> None:
-    closure = {str(p.relative_to(provenance.ROOT)) for p in provenance._closure("pipeline.features")}
+    closure = {str(p.relative_to(provenance.ROOT)) for p in provenance._closure("pipeline.features.stage")}
     assert "storage/lake.py" in closure
     assert any(p.startswith("pipeline/indicators/") for p in closure)
     assert any(p.startswith("pipeline/recurrence") for p in closure)

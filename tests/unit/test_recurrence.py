@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.indicators import ALL, INPUTS, Spec, plan_of, reads, resolve
+from pipeline.indicators import ALL, Spec, plan_of, resolve, rows_of
 from pipeline.recurrence import Carry, Pass, Plan, Series, Write, compile, run
 from pipeline.recurrence.tiles import run_tiles
 from tests.walks import Array, flat, walk
@@ -25,7 +25,7 @@ WALKS = [walk(n, i) for i, n in enumerate(LENGTHS)]
 
 @pytest.fixture(scope="module")
 def src() -> tuple[Array, Series]:
-    return flat(WALKS, reads(COLUMNS))
+    return flat(WALKS, rows_of(COLUMNS))
 
 
 @pytest.fixture(scope="module")
@@ -84,13 +84,12 @@ def test_a_new_series_may_join_those_that_go_on(src: tuple[Array, Series], whole
 
 def test_kernels_are_plain_python(whole: Array) -> None:
     """The undecorated functions, run by the interpreter on one series, give the same bits as the machine code."""
-    columns, _ = flat([WALKS[11]], INPUTS)  # 19 bars
+    columns, _ = flat([WALKS[11]], rows_of(COLUMNS))  # 19 bars
     bars, H = columns.shape[1], PLAN.past
     start = sum(LENGTHS[:11])
     for step in PLAN.passes:
-        row = INPUTS.index(reads(COLUMNS)[0]) + step.first_input
         x = np.zeros((step.inputs, H + bars, 1))
-        x[:, H:, 0] = columns[row : row + step.inputs]
+        x[:, H:, 0] = columns[step.first_input : step.first_input + step.inputs]
         out = np.full((step.outputs, H + bars, 1), np.nan)
         with np.errstate(all="ignore"):
             step.kernel(x, np.array([*step.params, 0.0]), np.zeros((step.state, 1)), out, H)
@@ -113,6 +112,20 @@ def test_state_is_zero_until_a_series_begins() -> None:
 def test_lanes_and_chunks_must_be_whole_blocks(src: tuple[Array, Series], whole: Array) -> None:
     with pytest.raises(ValueError, match="multiples of 8, got 12 and 512"):
         run_tiles(PLAN, *src, whole, lanes=12)
+
+
+def test_arrays_that_do_not_fit_are_refused(src: tuple[Array, Series], whole: Array) -> None:
+    """Compiled code has no bounds: it would write beside them."""
+    columns, series = src
+    for wrong, message in (
+        ((columns[:-1], series, whole), "src_CN"),
+        ((columns, series, whole[:-1]), "dst_ON"),
+        ((columns[:, :-1], series, whole[:, :-1]), "series"),
+    ):
+        with pytest.raises(ValueError, match=f"expected {message} of shape"):
+            run(PLAN, *wrong)
+    with pytest.raises(ValueError, match=r"carry\.past_CHN of shape"):
+        run(PLAN, columns, series, whole, carry=Carry.fresh(PLAN, len(LENGTHS) + 1))
 
 
 def test_nothing_to_do_is_done(src: tuple[Array, Series]) -> None:

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from pipeline import krx
 from pipeline.backtest import BacktestSection
 from pipeline.backtest.market import load
-from pipeline.features import FeatureSection, Order, block_of
+from pipeline.features.section import FeatureSection
 from pipeline.labels import LabelSection
 from pipeline.receipt import Receipt
 from pipeline.recurrence import Series
 from pipeline.tradable import NEVER, Listing, bases, fills, listing, untraded, volume_since
 from storage.schema import SYMBOLS
+from tests.feature_stage import block_of, order_of
 from tests.market import bars, ingested
 from tests.stage_directories import World
 
@@ -192,11 +193,10 @@ def test_labels_and_backtest_trade_at_the_same_prices(tmp_path: Path, seed: int,
     world.actions = [("C", str(world.days[40]), 5.0)]
     ingest = world.write(tmp_path)
     receipt = Receipt.load(ingest).model_copy(update={"close_only": close_only})
-    section = FeatureSection(set="close")
-    order = Order(tmp_path, ingest, "pandas", section, LabelSection(horizons=(1,)))
-    table, _ = block_of(receipt.bars("1d").to_pandas(), receipt, section.columns(close_only=close_only), order)
+    order = order_of(tmp_path, FeatureSection(set="close"), labels=LabelSection(horizons=(1,)))
+    table, _ = block_of(order, receipt, list(receipt.symbols))
     y_TS = table["y_1"].to_numpy().reshape(4, -1).T
-    end_TS = table["y_1_end"].to_numpy().reshape(4, -1).T
+    end_TS = table["y_1_end"].dt.tz_localize(None).to_numpy().reshape(4, -1).T
     exact = BacktestSection(slippage_bp=0.0)
     market = load(receipt, datetime(2015, 5, 11, tzinfo=UTC), None, exact)
     factor_TS = np.cumprod(market.factor_TS, axis=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.emit import silent
-from storage.store import read_json, write_json
-from tests.feature_blocks import Recorder, edit, write_blocks
+from storage.store import read_json, write_json, write_parquet
+from tests.feature_blocks import Recorder, edit, read_blocks, write_blocks
 from training.data import (
     UNKNOWN_END,
     DataError,
@@ -89,15 +90,45 @@ def test_the_layout_of_blocks_changes_nothing(tmp_path: Path) -> None:
 def test_rows_arrive_as_they_were_written(tmp_path: Path) -> None:
     write_blocks(tmp_path, **SMALL)
     panel = read_panel(tmp_path, read_columns(tmp_path))
-    table = pa.concat_tables([pq.read_table(p) for p in (tmp_path / "blocks").glob("*.parquet")])
-    table = table.sort_by([("symbol", "ascending"), ("ts", "ascending")])
+    table = read_blocks(tmp_path)
     assert [panel.symbols[i] for i in panel.symbol_N] == table.column("symbol").to_pylist()
     assert panel.ts_N.tolist() == table.column("ts").cast(pa.int64()).to_pylist()
     for f, name in enumerate(panel.features):
         assert np.array_equal(panel.x_NF[:, f], table.column(name).to_numpy(), equal_nan=True)
+    assert np.array_equal(panel.y_N, table.column("y_2").to_numpy(), equal_nan=True)
+    assert panel.member_N.tolist() == table.column("member").to_pylist()
     unknown = pc.is_null(table.column("y_2_end")).to_numpy()
     assert (panel.end_N[unknown] == UNKNOWN_END).all()
     assert np.array_equal(panel.end_N[~unknown], table.column("y_2_end").cast(pa.int64()).drop_null().to_numpy())
+
+
+def test_blocks_of_several_periods_and_columns_among_symbols_are_put_together(tmp_path: Path) -> None:
+    """Periods in files of their own, one feature and `member` in cross/: the same panel, windows end at members."""
+    one = read_panel(write_blocks(tmp_path / "one", **SMALL), read_columns(tmp_path / "one"))
+    out = write_blocks(tmp_path / "two", **SMALL)
+    cut, left = int(np.median(one.ts_N)), np.random.default_rng(1).random(len(one.ts_N)) < 0.3
+    keys = one.symbol_N.astype(np.int64) * 10**16 + one.ts_N
+    for path in sorted((out / "blocks").glob("*.parquet")):
+        tables = {place: pq.read_table(out / place / path.name) for place in ("blocks", "targets")}
+        ts = tables["blocks"]["ts"].cast(pa.int64()).to_numpy()
+        index = [one.symbols.index(name) for name in tables["blocks"]["symbol"].to_pylist()]
+        member = ~left[np.searchsorted(keys, np.array(index) * 10**16 + ts)]
+        tables["cross"] = pa.table({"member": member, "feature_2": tables["blocks"]["feature_2"]})
+        tables["blocks"] = tables["blocks"].drop_columns(["feature_2"])
+        for place, table in tables.items():
+            (out / place / path.name).unlink(missing_ok=True)
+            for year, mine in (("2020", ts <= cut), ("2021", ts > cut)):
+                write_parquet(out / place / f"{path.name[:3]}-{year}.parquet", table.filter(pa.array(mine)))
+    found = read_json(out / "columns.json")
+    features = [{**f, "in": "cross" if f["name"] == "feature_2" else "blocks"} for f in found["features"]]
+    write_json(out / "columns.json", {**found, "features": features, "member": "cross"})
+    two = read_panel(out, read_columns(out))
+    assert two.symbols == one.symbols
+    for name in ("symbol_N", "ts_N", "x_NF", "y_N", "end_N"):
+        assert np.array_equal(getattr(one, name), getattr(two, name), equal_nan=name in ("x_NF", "y_N"))
+    assert one.member_N.all() and np.array_equal(two.member_N, ~left)
+    ends = window_ends(one, known(one.x_NF), 5)
+    assert np.array_equal(window_ends(two, known(two.x_NF), 5), ends[~left[ends]])
 
 
 def test_nulls_and_infinities_are_unknown(tmp_path: Path) -> None:
@@ -292,10 +323,19 @@ def test_a_label_that_ends_in_the_next_split_is_purged(tmp_path: Path) -> None:
     assert not mine[data.windows(TRAIN, 5)].any()
 
 
+def targets(directory: Path) -> pa.Table:
+    return pq.read_table(directory / "targets" / "001-2020.parquet")
+
+
+def twice(directory: Path) -> None:
+    for folder in ("blocks", "targets"):
+        shutil.copy(directory / folder / "000-2020.parquet", directory / folder / "000-2021.parquet")
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda d: (d / "blocks" / "000.parquet").unlink(), None),
+        (lambda d: (d / "blocks" / "000-2020.parquet").unlink(), None),
         (lambda d: [p.unlink() for p in (d / "blocks").glob("*")], "got 0 files"),
         (lambda d: edit(d, lambda t: t.drop_columns(["feature_1"])), "columns feature_1 in .*parquet"),
         (lambda d: edit(d, lambda t: t.drop_columns(["symbol"])), "a column 'symbol'"),
@@ -303,8 +343,16 @@ def test_a_label_that_ends_in_the_next_split_is_purged(tmp_path: Path) -> None:
             lambda d: edit(d, lambda t: t.sort_by([("symbol", "ascending"), ("ts", "descending")])),
             "step back in symbol 000000",
         ),
-        (lambda d: edit(d, lambda t: t.sort_by([("ts", "ascending")])), "each symbol once"),
+        (
+            lambda d: edit(d, lambda t: t.sort_by([("ts", "ascending")])),
+            "the rows of each symbol together in .*000-2020.parquet, got 180 runs of 3",
+        ),
         (lambda d: edit(d, lambda t: t.slice(0, 0)), "without any"),
+        (lambda d: (d / "targets" / "001-2020.parquet").unlink(), "targets/001-2020.parquet beside .*blocks"),
+        (lambda d: write_parquet(d / "targets" / "001-2020.parquet", targets(d).slice(1)), "180 rows in .*, got 179"),
+        (lambda d: edit(d, lambda t: t.drop_columns(["member"])), "columns member in .*targets"),
+        (lambda d: shutil.copy(d / "blocks/000-2020.parquet", d / "blocks/000-2021.parquet"), "no such file"),
+        (twice, "step back in symbol 000000"),
         (
             lambda d: write_json(d / "columns.json", {**read_json(d / "columns.json"), "features": []}),
             "at least one feature",

@@ -134,7 +134,9 @@ def test_predicting_again_gives_the_same_content(stages: tuple[Path, Path], pred
 
 def change_names(features: Path, names: list[str]) -> None:
     found = read_json(features / "columns.json")
-    write_json(features / "columns.json", {**found, "features": [{"name": n, "unit": ""} for n in names]})
+    write_json(
+        features / "columns.json", {**found, "features": [{"name": n, "unit": "", "in": "blocks"} for n in names]}
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,84 @@
+"""Bars as kernels see them: adjusted, in order, and without the rows that are no bars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..actions import adjust
+from ..indicators import BarsError
+from ..indicators.frame import array_of, names_of, on_host, placed, series_of
+from ..receipt import Receipt
+from ..recurrence import Series
+from ..tradable import untraded
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Hold raw bars, the same adjusted, and where each symbol's rows lie.
+
+    halted : (rows,) bool on the host, bars that stand for a halt. `gated` has NaN in them in one column that is read,
+    which makes the row no bar.
+    """
+
+    raw: Any
+    adjusted: Any
+    gated: Any
+    halted: Any
+    series: Series
+    names: list[str]
+
+    def places(self, symbols: Sequence[str]) -> Series:
+        """Return where the rows of these symbols lie; none = length 0."""
+        return placed(self.series, self.names, symbols)
+
+
+def seen(bars: Any, receipt: Receipt, actions: pa.Table, wanted: Sequence[str], interval: str) -> Seen:
+    """Look at a frame of raw bars as the kernels that read `wanted` do.
+
+    A halt that the source wrote as a bar without volume is no bar, as is one without prices. That is decided here and
+    not at ingest: the lake keeps what the source said, and whether it knows volumes shows only in the whole of it.
+    """
+    series = series_of(bars)
+    adjusted = adjust(bars, actions)
+    halted = untraded(bars["volume"], bars["ts"].astype("int64"), receipt, interval).fillna(False)
+    gated = adjusted
+    if bool(halted.any()):
+        gated = adjusted.assign(**{wanted[0]: adjusted[wanted[0]].mask(halted, np.nan)})
+    return Seen(bars, adjusted, gated, on_host(halted).astype(bool), series, names_of(bars, series))
+
+
+def sound(bars: pa.Table) -> tuple[pa.Table, dict[str, str]]:
+    """Take out the symbols whose bars do not follow one another, and say what was wrong with each."""
+    if _ascending(bars):
+        return bars, {}
+    frame = bars.select(["symbol", "ts"]).to_pandas()
+    broken: dict[str, str] = {}
+    while True:
+        try:
+            series_of(frame)
+        except BarsError as error:
+            broken[error.symbol] = str(error)
+            frame = frame[frame["symbol"] != error.symbol].reset_index(drop=True)
+        else:
+            return bars.filter(pc.invert(pc.is_in(bars["symbol"], pa.array(list(broken))))) if broken else bars, broken
+
+
+def _ascending(bars: pa.Table) -> bool:
+    if not bars.num_rows:
+        return True
+    codes = bars["symbol"].combine_chunks().dictionary_encode()
+    names, ts = codes.dictionary.to_pylist(), bars["ts"].cast(pa.int64()).to_numpy()
+    step = np.diff(codes.indices.to_numpy())  # numbered as they first come
+    later = (step > 0) | ((step == 0) & (ts[1:] > ts[:-1]))
+    return bool(later.all()) and names == sorted(names)
+
+
+def finite(bars: Any, name: str) -> Any:
+    """Return which rows of a frame have a number in a column, (rows,) bool on the host."""
+    return np.isfinite(on_host(array_of(bars[name])))

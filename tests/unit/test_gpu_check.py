@@ -1,0 +1,25 @@
+"""What scripts/gpu_check.py runs on a GPU, at tiny sizes on the CUDA simulator: it gives the measures that it names."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.slow
+def test_the_speed_of_indicators_is_measured(root: Path) -> None:
+    env = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-m", "tests.gpu.indicators", "speed", "--tiny"]
+    done = subprocess.run(command, env=env, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}
+    targets = json.loads((root / "docs" / "benchmarks" / "targets.json").read_text())
+    wanted = {one["name"] for one in targets if one["name"].startswith("gpu.indicators")}
+    assert len(wanted) == 4 and wanted <= said.keys()
+    assert all(said[name]["value"] > 0 for name in wanted)
+    assert said["gpu.indicators_copy_share_cudf"]["launches"] > 2
