@@ -28,7 +28,8 @@ def adjust(bars: Any, actions: pa.Table) -> Any:
     """Return bars on one basis: prices times the product of the factors with ex_date <= the bar's KST date.
 
     bars : pandas or cuDF frame sorted by (symbol, ts): symbol, ts (UTC), prices (KRW, raw; NaN stays), volume (shares).
-    actions : ACTIONS rows in any order, of any symbols. Volume is divided by the product, turnover stays as it is.
+    actions : ACTIONS rows in any order, of any symbols; without any the frame itself is returned. Volume is divided by
+    the product, turnover stays as it is.
     Sees actions up to each bar's own day only: actions and bars that come later change no value before them.
     Raises ValueError for a factor that is not a positive number and for bars whose symbols are not sorted.
     """
@@ -38,7 +39,7 @@ def adjust(bars: Any, actions: pa.Table) -> Any:
             f"expected positive factors in actions, got {factors.min() if factors.size else factors}; correct the rows"
         )
     if len(bars) == 0 or factors.size == 0:
-        return bars.copy()
+        return bars
     order = ["symbol", "ex_date", "kind", "source"]
     actions = actions.sort_by([(name, "ascending") for name in order if name in actions.column_names])
     symbol = bars["symbol"]

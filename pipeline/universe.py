@@ -97,7 +97,8 @@ class Judged(NamedTuple):
     """Say who belongs.
 
     reason : (N,) int8, place in REASONS of what leaves a bar out, 0 = belongs; turnover : (N,) KRW, the mean by which
-    the bar was judged, NaN = unknown; unknown : how many members could not be judged by what was asked for.
+    the bar was judged, NaN = unknown or not asked for; unknown : how many members could not be judged by what was
+    asked for.
     """
 
     reason: npt.NDArray[np.int8]
@@ -128,12 +129,14 @@ def judge(
     first = np.searchsorted(begins, series.starts)[owner]
     ends = np.append(begins[1:], bars.ts.size)[: begins.size] - 1
     none = bars.halted | ~np.isfinite(bars.close)
-    halted, turnover, traded = none, _turnover(bars), bars.volume > 0
+    halted, traded = none, bars.volume > 0
     if intraday and begins.size:
-        halted, turnover = np.logical_and.reduceat(none, begins), np.add.reduceat(turnover, begins)
-        traded = np.logical_or.reduceat(traded, begins)
-    price = bars.close[ends]
-    mean = _mean_of_last(turnover, first, section.liquidity_window)
+        halted, traded = np.logical_and.reduceat(none, begins), np.logical_or.reduceat(traded, begins)
+    price, mean = bars.close[ends], np.full(begins.size, np.nan)
+    if section.min_turnover > 0 or section.largest:
+        turnover = _turnover(bars)
+        turnover = np.add.reduceat(turnover, begins) if intraday and begins.size else turnover
+        mean = _mean_of_last(turnover, first, section.liquidity_window)
     history, traded = _counted(~halted, first), _counted(traded, first) > 0
     if intraday:
         before, new = np.maximum(np.arange(begins.size) - 1, 0), np.arange(begins.size) == first

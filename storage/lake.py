@@ -280,7 +280,7 @@ def framed(table: pa.Table, backend: Backend = "pandas") -> Any:
         import cudf  # here and nowhere else: importing it takes seconds and needs a driver
 
         return cudf.DataFrame.from_arrow(table)
-    return table.to_pandas()
+    return table.to_pandas(split_blocks=True)  # no copy of columns without nulls
 
 
 @contextmanager

@@ -4,6 +4,7 @@ skip.
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,7 +77,12 @@ def may_hold(
     if query.symbols is None or "group" not in values:
         return True
     count = GROUPS.get(values["interval"], INTRADAY_GROUPS) if table == "bars" else FLOW_GROUPS
-    return any(str(zlib.crc32(s.encode()) % count) == values["group"] for s in query.symbols)
+    return values["group"] in _groups(query.symbols, count)
+
+
+@functools.lru_cache(maxsize=256)
+def _groups(symbols: frozenset[str], count: int) -> frozenset[str]:
+    return frozenset(str(zlib.crc32(symbol.encode()) % count) for symbol in symbols)
 
 
 def split(table: str, rows: pa.Table) -> dict[Partition, pa.Table]:

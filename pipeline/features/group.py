@@ -40,7 +40,7 @@ from .facts import added, blank, counted, joined
 from .periods import Period, clock, periods, whole
 from .pool import Block
 from .section import FeatureSection, stored
-from .seen import Seen, finite, seen, sound
+from .seen import Seen, finite, runs_of, seen, sound
 from .state import State, StateError
 from .targets import write_targets
 
@@ -206,7 +206,8 @@ class Maker:
         for at in ("", *(at for at in self.parts if at)):
             names = set(self._wanted(at)) - {"day", "market"} | {"volume"}
             if not at:
-                names |= {"close", "turnover"} | (set() if receipt.close_only else {"open"})
+                names |= {"close"} | (set() if receipt.close_only else {"open"})
+                names |= {"turnover"} if self._liquidity else set()
             table, broken = sound(self._bars(at, period, self.symbols, [*KEYS, *sorted(names)]))
             self.broken |= broken
             out[at] = self._with_market(table, at, period) if "market" in self._wanted(at) else table
@@ -230,11 +231,20 @@ class Maker:
         """Name the rows of a period: what the source said, and the actions and halts that change how it is seen."""
         return digest_of(
             {
-                "rows": {at: content_digest(table) for at, table in bars.items()},
+                "rows": {at: content_digest(self._of_kernels(at, table)) for at, table in bars.items()},
                 "actions": content_digest(self._actions_until(_last(bars.values())), TABLE_KEYS["actions"]),
                 "halts": {at: self._halts(at, table) for at, table in bars.items()},
             }
         )
+
+    @property
+    def _liquidity(self) -> bool:
+        return bool(self.order.universe.min_turnover or self.order.universe.largest)
+
+    def _of_kernels(self, at: str, table: pa.Table) -> pa.Table:
+        """Leave out what only the universe reads."""
+        other = "turnover" in table.column_names and "turnover" not in self._wanted(at)
+        return table.drop_columns(["turnover"]) if other else table
 
     def _actions_until(self, last: int) -> pa.Table:
         day = datetime.fromtimestamp(last / 1e6, krx.KST).date()
@@ -295,7 +305,9 @@ class Maker:
 
     def _view(self, table: pa.Table, at: str) -> Seen:
         wanted = self._wanted(at) or ("close",)
-        return seen(framed(table, self.order.backend), self.receipt, self.actions, wanted, at or self.section.interval)
+        interval = at or self.section.interval
+        frame = framed(table, self.order.backend)
+        return seen(frame, self.receipt, self.actions, wanted, interval, runs_of(table))
 
     def _summary(self, names: list[str], facts: list[dict[str, Any]], tables: list[pa.Table]) -> dict[str, Any]:
         """Write the targets of all blocks and return what is to be said about the group."""
@@ -303,6 +315,7 @@ class Maker:
         order, crossed = self.order, self.section.columns(close_only=self.receipt.close_only)
         targets = write_targets(
             order.out, names, tables, self.receipt, self.actions, self.section.interval, order.labels, order.universe,
+            among=bool(order.universe.largest) or any(column.cross for column in crossed),
             sized=any(operator.by for column in crossed for operator in column.cross),
         )  # fmt: skip
         self.seconds["targets"] = time.perf_counter() - begin

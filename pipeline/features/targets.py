@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from storage.lake import framed
 from storage.merge import sorted_rows
 from storage.schema import TS, content_digest
 from storage.store import write_parquet
@@ -22,7 +23,7 @@ from ..receipt import Receipt
 from ..resample import MINUTES
 from ..tradable import bases, fills, listing
 from ..universe import Bars, Judged, UniverseSection, facts_of, judge, why
-from .seen import Seen, seen
+from .seen import Seen, runs_of, seen
 
 KEYS = ("symbol", "ts")
 KST_US, DAY_US = 9 * 3_600_000_000, 86_400_000_000
@@ -48,23 +49,20 @@ def write_targets(
     labels: LabelSection,
     universe: UniverseSection,
     *,
+    among: bool,
     sized: bool,
 ) -> Written:
     """Write targets/<name>.parquet beside each block, row for row, from the raw bars of all blocks of a group.
 
     y_<h> : float32, forward returns; y_<h>_end : when each is known; member : bool, belongs to the universe. What
-    operators within a moment need besides: turnover (KRW, the mean of the universe) where only the largest are
-    members, and where `sized` sector (text, null = unknown) and size (KRW, shares x raw close).
+    operators within a moment need besides: turnover (KRW, the mean of the universe) where only the largest are members,
+    and where `sized` sector (text, null = unknown) and size (KRW, shares x raw close). among : something is decided
+    among symbols, so that a digest of all this is of use.
     """
     if not tables:
         return Written({}, {}, {})
-    bars = seen(
-        sorted_rows(KEYS, pa.concat_tables(tables), tables[0].column_names).to_pandas(),
-        receipt,
-        actions,
-        ("close",),
-        interval,
-    )
+    rows = sorted_rows(KEYS, pa.concat_tables(tables), tables[0].column_names)
+    bars = seen(framed(rows), receipt, actions, ("close",), interval, runs_of(rows))
     judged = judged_of(bars, facts_of(receipt, bars.names), interval, universe)
     columns: dict[str, Any] = {"member": pa.array(judged.member)}
     if universe.largest:
@@ -80,7 +78,8 @@ def write_targets(
         rows = np.flatnonzero((ts >= first) & (ts <= last)) if table.num_rows else np.zeros(0, np.int64)
         part = whole.take(pa.array(rows))
         write_parquet(out / "targets" / f"{name}.parquet", part)
-        digests[name], beside[name] = content_digest(part), content_digest(part.select(known))
+        digests[name] = content_digest(part)
+        beside[name] = content_digest(part.select(known)) if among else ""
     return Written(digests, beside, why(judged))
 
 
@@ -114,19 +113,11 @@ def _targets(bars: Seen, receipt: Receipt, section: LabelSection) -> dict[str, p
 
 def judged_of(bars: Seen, facts: pa.Table, interval: str, section: UniverseSection) -> Judged:
     """Judge each row, see `universe.judge`. facts : SYMBOLS rows of any symbols."""
-    ts, close, volume, turnover = (
-        stamps(bars.raw),
-        *(array_of(bars.raw[name]) for name in ("close", "volume", "turnover")),
-    )
-    said = Bars(ts, close, volume, turnover, bars.halted)
-    return judge(
-        said,
-        bars.series,
-        bars.names,
-        facts,
-        section,
-        intraday=interval in MINUTES,
-    )
+    known = "turnover" in bars.raw.columns  # else nothing asks for it
+    close, volume = array_of(bars.raw["close"]), array_of(bars.raw["volume"])
+    turnover = array_of(bars.raw["turnover"]) if known else np.full(close.size, np.nan)
+    said = Bars(stamps(bars.raw), close, volume, turnover, bars.halted)
+    return judge(said, bars.series, bars.names, facts, section, intraday=interval in MINUTES)
 
 
 def size_of(bars: Seen, table: pa.Table, *, intraday: bool) -> dict[str, pa.Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -145,7 +146,7 @@ def plan_of(columns: Sequence[Column]) -> Plan:
                 past=int(one.past(*values)),
                 own=int(one.own(*values)),
                 writes=tuple(stored),
-                warmup=one.warmup(*values),
+                warmup=one.warmup(*values) if one.counts == "bars" else math.inf,
             )
         )
     return Plan(tuple(passes), len(rows), _place(["close"], rows))

@@ -147,7 +147,7 @@ def test_floors_of_price_and_turnover() -> None:
     np.testing.assert_array_equal(judged.turnover, [900, 950, 1_050, 2_550, 3_998, 1_998])
     assert judged.member.tolist() == [False, False, False, True, True, False]
     market.rows[3] = (*market.rows[3][:4], 7_000.0, False)  # what the source says goes before close x volume
-    assert market.judged(liquidity_window=2).turnover[3] == (1_100 + 7_000) / 2
+    assert market.judged(liquidity_window=2, largest=9).turnover[3] == (1_100 + 7_000) / 2
 
 
 @pytest.mark.parametrize("volume", [np.nan, 0.0])
@@ -176,7 +176,7 @@ def test_bars_of_a_day_are_judged_by_the_day_before() -> None:
     assert by_day(min_history=1) == ["history", "", "", ""]
     assert by_day(leave_out_halted=True) == ["", "", "", "halted"]
     assert by_day(leave_out_administrative=True) == ["", "", "", "administrative"]
-    turnover = market.judged(intraday=True).turnover[::3]
+    turnover = market.judged(intraday=True, largest=9).turnover[::3]
     first = 10 * (98 + 99 + 100)
     np.testing.assert_array_equal(turnover, [np.nan, first, (first + 30_030) / 2, (first + 30_030) / 3])
     market.facts[0]["delisted"] = day(3)
@@ -334,6 +334,10 @@ def test_other_symbols_change_no_bit(seed: int, intraday: bool) -> None:
     found = Market([market.rows[i] for i in rows], facts).judged(intraday=intraday, **asked)
     np.testing.assert_array_equal(found.reason, expected.reason[rows])
     np.testing.assert_array_equal(found.turnover, expected.turnover[rows])
+
+
+def test_a_mean_that_nobody_asks_for_is_not_computed() -> None:
+    assert np.isnan(daily().judged().turnover).all() and np.isfinite(daily().judged(largest=1).turnover).all()
 
 
 @settings(max_examples=60, deadline=None)
