@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 from storage.store import StoreError, read_json, replacing, write_parquet
 
@@ -88,9 +88,9 @@ class Block:
                 shutil.copyfile(self.file, temporary)
 
 
-def _checksum(path: Path) -> int:
-    total = 0
-    with path.open("rb") as file:
-        while part := file.read(1 << 22):
-            total = zlib.crc32(part, total)
-    return total
+def _checksum(path: Path) -> str:
+    total = xxhash.xxh3_64()
+    with path.open("rb", buffering=0) as file:
+        while part := file.read(1 << 20):
+            total.update(part)
+    return total.hexdigest()

@@ -60,6 +60,7 @@ def test_the_conda_environment_repeats_the_pins(root: Path) -> None:
         "dask-cudf": "dask-cudf-cu13",
         "rmm": "rmm-cu13",
         "cupy": "cupy-cuda13x",
+        "python-xxhash": "xxhash",
     }
     plain = [d for d in conda["dependencies"] if isinstance(d, str)]
     listed = {x.split("=")[0]: x.split("=")[1] for x in plain if "=" in x}
@@ -78,7 +79,7 @@ def test_the_conda_environment_holds_all_that_the_core_needs(root: Path) -> None
     conda = yaml.safe_load((root / "conda-env.yml").read_text())
     plain = {d.split("=")[0] for d in conda["dependencies"] if isinstance(d, str)}
     by_pip = {line.split("==")[0] for d in conda["dependencies"] if isinstance(d, dict) for line in d["pip"]}
-    renamed = {"torch": "pytorch-gpu"}
+    renamed = {"torch": "pytorch-gpu", "xxhash": "python-xxhash"}
     missing = {r.name for r in bounds(root)["core"]} - {"dask"}
     missing = {n for n in missing if renamed.get(n, n) not in plain | by_pip}
     assert not missing
