@@ -26,6 +26,7 @@ from ..universe import Bars, Judged, UniverseSection, facts_of, judge, why
 from .seen import Seen, runs_of, seen
 
 KEYS = ("symbol", "ts")
+READ = (*KEYS, "open", "close", "volume", "turnover")
 KST_US, DAY_US = 9 * 3_600_000_000, 86_400_000_000
 
 
@@ -61,7 +62,8 @@ def write_targets(
     """
     if not tables:
         return Written({}, {}, {})
-    rows = sorted_rows(KEYS, pa.concat_tables(tables), tables[0].column_names)
+    read = [name for name in READ if name in tables[0].column_names]
+    rows = sorted_rows(KEYS, pa.concat_tables([table.select(read) for table in tables]), read)
     bars = seen(framed(rows), receipt, actions, ("close",), interval, runs_of(rows))
     judged = judged_of(bars, facts_of(receipt, bars.names), interval, universe)
     columns: dict[str, Any] = {"member": pa.array(judged.member)}
