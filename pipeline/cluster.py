@@ -183,6 +183,8 @@ class Cluster:
         if self.device == "gpu":
             from dask_cuda import LocalCUDACluster
 
+            # workers inherit it before their context is made; with fewer queues kernels on streams wait for another
+            os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
             return LocalCUDACluster(
                 n_workers=self.section.max_workers or self._gpus,
                 rmm_pool_size=self.section.device_memory,

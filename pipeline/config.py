@@ -266,4 +266,7 @@ def _sentence(error: Any, origin: dict[str, str]) -> str:
     where = origin.get(key, "environment or command line")
     if error["type"] == "extra_forbidden":
         return f"{path}: unknown key ({where}){_nearest(path)}"
+    if error["type"] == "value_error" and ", got" in (said := str(error["ctx"]["error"])):
+        # A sentence of the section's own; several keys together are from nowhere.
+        return f"{path}: {said}" + ("" if path in Config.model_fields else f" ({where})")
     return f"{path}: {error['msg'][:1].lower()}{error['msg'][1:]}, got {error['input']!r} ({where})"

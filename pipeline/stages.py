@@ -25,11 +25,14 @@ from training.precision import resolved_precision
 from . import certificates
 from .cluster import Cluster
 from .config import Config
+from .features.levels import possible
 from .importers.files import opened
 from .job import Job
 from .provenance import code_digest, instruction_sets, versions
 from .receipt import FILE as RECEIPT
 from .receipt import Receipt
+
+SHOWN = 80  # characters of a value in the reason why a stage would run
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ class Runner:
     """Run stages or say what would run."""
 
     def __init__(self, config: Config, cluster: Cluster, emit: Emit) -> None:
+        possible(config.features, cluster.device)  # a result that was made elsewhere would hide it
         self.config, self.cluster, self.emit = config, cluster, emit
         self.data = data = Path(config.run.data).absolute()
         self.store = Store(data / "stages")
@@ -220,12 +224,17 @@ class Runner:
         if not found:
             return "never made"
         before = read_json(found[-1])["made_of"]
-        changed = [f"{path} {old!r} -> {new!r}" for path, old, new in _changes(before, made_of)]
+        changed = [f"{path} {_short(old)} -> {_short(new)}" for path, old, new in _changes(before, made_of)]
         return (
             "changed: " + "; ".join(changed[:6])
             if changed
             else "its directory or the lake is no longer what the manifest says"
         )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text)} characters)"
 
 
 def _changes(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -3,7 +3,8 @@
 A universe made of today's list, or of today's flags, holds the winners only. So each bar is judged on its own day:
 
 - Listing. A symbol belongs from its listing until the day it is delisted, whatever became of it. Trade proves that
-  there was a listing: a company that moved between markets carries the date of the later one. The day of a delisting
+  there was a listing: a company that moved between markets carries the date of the later one. A close that is no halt
+  is trade where the volume is unknown. The day of a delisting
   decides about that day and those after it, never about one before.
 - Facts (SYMBOLS is a history by `as_of`) hold from their day until another one is told. What a company was before the
   first of them is not known: whether it was administrative stays open then, since a source without a history tells
@@ -129,7 +130,7 @@ def judge(
     first = np.searchsorted(begins, series.starts)[owner]
     ends = np.append(begins[1:], bars.ts.size)[: begins.size] - 1
     none = bars.halted | ~np.isfinite(bars.close)
-    halted, traded = none, bars.volume > 0
+    halted, traded = none, (bars.volume > 0) | ~none
     if intraday and begins.size:
         halted, traded = np.logical_and.reduceat(none, begins), np.logical_or.reduceat(traded, begins)
     price, mean = bars.close[ends], np.full(begins.size, np.nan)

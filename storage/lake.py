@@ -22,7 +22,7 @@ from . import lake_files, migrations, upkeep
 from .lake_files import DamagedFile
 from .lake_log import File, LakeError, Log, LostRace, Version
 from .merge import each, merged, sorted_rows
-from .partitions import Partition, Query, group_of, may_hold, split
+from .partitions import COLUMNS, Partition, Query, group_of, may_hold, split
 from .schema import KEYS, SCHEMAS, content_digest
 from .section import Section, setting
 from .upkeep import Damage
@@ -239,6 +239,12 @@ class Lake:
         for symbol in sorted(set(symbols)):
             out.setdefault(group_of(symbol, interval), []).append(symbol)
         return dict(sorted(out.items()))
+
+    def periods(self, interval: str) -> list[str]:
+        """Return the years, or months of intraday bars, of which the lake holds bars of any source, oldest first."""
+        log = Log(self.path, "bars")
+        held = [dict(zip(COLUMNS["bars"], file.partition)) for file in log.latest().files] if log.exists() else []
+        return sorted({at["period"] for at in held if at["interval"] == interval})
 
     def version(self, table: str) -> int:
         """Return the version of the table's log, -1 where there is no table."""

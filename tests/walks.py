@@ -36,6 +36,22 @@ def walk(n: int, seed: int = 0, *, start: float = 50_000.0, step: float = 0.02) 
     }  # fmt: skip
 
 
+def halted(bars: Bars, start: int, end: int) -> Bars:
+    """Return bars whose prices stand still from `start` to `end`, and nothing is traded."""
+    out = {name: values.copy() for name, values in bars.items()}
+    for name in ("open", "high", "low", "close", "market"):
+        out[name][start:end] = bars[name][start] if name == "market" else bars["close"][start]
+    for name in ("volume", "turnover"):
+        out[name][start:end] = 0.0
+    return out
+
+
+def coarse(bars: Bars, tick: float) -> Bars:
+    """Return bars whose prices are whole ticks: few changes, and many bars without a range."""
+    prices = ("open", "high", "low", "close")
+    return {name: np.round(values / tick) * tick if name in prices else values for name, values in bars.items()}
+
+
 def frame(series: Mapping[str, Bars]) -> pd.DataFrame:
     """Return several series as one frame of bars sorted by (symbol, ts)."""
     parts = []

@@ -71,7 +71,7 @@ def explained(config: configuration.Config, cluster: Cluster) -> Iterator[str]:
         groups = list(pool.map(lambda maker: list(_looked(maker)), makers))
     looks = [look for group in groups for look in group]
     parts = makers[0].parts if makers else {}
-    yield from explanation.head(stage, receipt, order, columns, looks)
+    yield from explanation.head(stage, receipt, order, section.set, columns, looks)
     yield from explanation.graph(order, makers, columns, looks)
     yield from explanation.columns(columns, parts, looks)
     yield from explanation.reads(receipt, order, parts, looks)

@@ -45,11 +45,11 @@ class Look(NamedTuple):
 
 
 def head(
-    stage: Planned, receipt: Receipt, order: Order, columns: Sequence[Column], looks: Sequence[Look]
+    stage: Planned, receipt: Receipt, order: Order, name: str, columns: Sequence[Column], looks: Sequence[Look]
 ) -> Iterator[str]:
     section, symbols = order.features, frozenset[str]().union(*(look.symbols for look in looks))
     yield (
-        f"{len(columns)} columns, set {section.set}, over {sum(look.rows for look in looks):,} bars of "
+        f"{len(columns)} columns, set {name}, over {sum(look.rows for look in looks):,} bars of "
         f"{section.interval} of {len(symbols):,} symbols, {receipt.start} to {receipt.end}, source "
         f"{receipt.source}"
     )

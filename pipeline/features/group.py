@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,10 @@ class Maker:
         self.columns = stored(self.section.columns(close_only=receipt.close_only))
         self.actions = receipt.actions()
         self.parts = parts_of(self.columns)
-        self.spans = periods(self.section.interval, receipt.start, receipt.end)
+        interval = self.section.interval
+        held = receipt.opened.periods(interval if interval in receipt.intervals else receipt.finer(interval))
+        spans = periods(interval, receipt.start, receipt.end)
+        self.spans = [span for span in spans if any(name.startswith(span.name) for name in held)]
         if self.section.made_by != "kernels":
             self.spans = whole(self.spans)
         self.plans = {at: part.plan for at, part in self.parts.items()}
@@ -118,38 +121,40 @@ class Maker:
         facts: list[dict[str, Any]] = []
         tables: list[pa.Table] = []
         for period, bars, block in self.blocks():
-            known = block.facts()
+            names.append(f"{group:03d}-{period.name}")
+            path = self.order.out / "blocks" / f"{names[-1]}.parquet"
+            known = block.link(path)
             if known is None:
-                known, state = self._made(block, bars, state, trail)
-                if self.section.made_by == "kernels" and period in self.spans[-2:]:
+                known, state = self._made(block, bars, state, trail, path)
+                if self.section.made_by == "kernels" and period.name in [span.name for span in self.spans[-2:]]:
                     # an append goes on from one of these; an older change begins anew
-                    state.save(block.state)
+                    state.save(block.state, block.key)
             else:
                 state = None
             trail.append((block, period))
-            names.append(f"{group:03d}-{period.name}")
-            block.link(self.order.out / "blocks" / f"{names[-1]}.parquet")
             facts.append(known)
             tables.append(bars[""])
         return self._summary(names, facts, tables)
 
     def blocks(self) -> Iterator[tuple[Period, dict[str, pa.Table], Block]]:
         """Yield the periods that have bars, oldest first, with their raw bars by interval and the block that is or
-        will be made of them.
+        will be made of them. Coarser bars of a span without any of the finest go to the next one that has some.
         """
-        chain = self.beginning
-        for period in self.spans:
+        chain, since = self.beginning, datetime.min.replace(tzinfo=UTC)
+        for span in self.spans:
+            period = span._replace(since=since)
             bars = self._read(period)
-            if any(table.num_rows for table in bars.values()):
+            if bars[""].num_rows:
                 block = Block(self.order.pool / chain, self._identity(bars))
                 yield period, bars, block
                 chain = digest_of({"chain": chain, "rows": block.rows})
+                since = span.end + timedelta(microseconds=1)
 
     def begun(self, block: Block, bars: dict[str, pa.Table]) -> Iterator[tuple[Block, dict[str, Any]]]:
         """Yield blocks that were made of the first of these bars and kept their state, with their facts."""
         for other in block.others():
             facts = other.told()
-            if not {"last", "rows"} <= facts.keys() or not other.state.exists():
+            if not facts or not other.state.exists():
                 continue
             cut = pa.scalar(facts["last"], TS)
             early = {at: table.filter(pc.less_equal(table["ts"], cut)) for at, table in bars.items()}
@@ -158,26 +163,34 @@ class Maker:
                 yield other, facts
 
     def _made(
-        self, block: Block, bars: dict[str, pa.Table], state: State | None, trail: list[tuple[Block, Period]]
+        self,
+        block: Block,
+        bars: dict[str, pa.Table],
+        state: State | None,
+        trail: list[tuple[Block, Period]],
+        path: Path,
     ) -> tuple[dict[str, Any], State]:
-        """Compute a block, or only the bars that joined one that was made before; return its facts and the state."""
+        """Compute a block, or only the bars that joined one that was made before, at a path; return its facts and the
+        state.
+        """
         self.computed += 1
         for other, facts in self.begun(block, bars):
-            if (state := self._loaded(other)) is not None:
+            kept, before = self._loaded(other), other.read(facts)
+            if kept is not None and before is not None:
                 cut = pa.scalar(facts["last"], TS)
                 late = {at: table.filter(pc.greater(table["ts"], cut)) for at, table in bars.items()}
-                table, new = self._values(late, state)
-                whole = sorted_rows(KEYS, pa.concat_tables([other.read(), table]), table.column_names)
-                written = self._written(block, whole, joined(facts, new))
+                table, new = self._values(late, kept)
+                whole = sorted_rows(KEYS, pa.concat_tables([before, table]), table.column_names)
+                written = self._written(block, whole, joined(facts, new), path)
                 other.forget()  # else each evening would leave a copy of the open period
-                return written, state
+                return written, kept
         state = state or self._state_after(trail)
         table, new = self._values(bars, state)
-        return self._written(block, table, new), state
+        return self._written(block, table, new, path), state
 
-    def _written(self, block: Block, table: pa.Table, facts: dict[str, Any]) -> dict[str, Any]:
+    def _written(self, block: Block, table: pa.Table, facts: dict[str, Any], path: Path) -> dict[str, Any]:
         begin = time.perf_counter()
-        whole = block.write(table, {**facts, "rows": table.num_rows, "digest": content_digest(table)})
+        whole = block.write(table, {**facts, "rows": table.num_rows, "digest": content_digest(table)}, path)
         self.seconds["write"] += time.perf_counter() - begin
         return whole
 
@@ -185,7 +198,7 @@ class Maker:
         """Return the state after these blocks: from the last one that kept it, running what came later once more."""
         state, behind = None, []
         for block, period in reversed(trail):
-            if block.facts() is not None and block.state.exists() and (state := self._loaded(block)) is not None:
+            if (state := self._loaded(block)) is not None:
                 break
             behind.append(period)
         state = state or State.fresh(self.symbols, self.plans, self.section.dtype, arrays(self.order.backend))
@@ -195,7 +208,8 @@ class Maker:
 
     def _loaded(self, block: Block) -> State | None:
         try:
-            return State.load(block.state, self.symbols, self.plans, self.section.dtype, arrays(self.order.backend))
+            xp = arrays(self.order.backend)
+            return State.load(block.state, block.key, self.symbols, self.plans, self.section.dtype, xp)
         except StateError:  # what it says can be computed again
             return None
 
@@ -211,15 +225,16 @@ class Maker:
             table, broken = sound(self._bars(at, period, self.symbols, [*KEYS, *sorted(names)]))
             self.broken |= broken
             out[at] = self._with_market(table, at, period) if "market" in self._wanted(at) else table
+            if not out[""].num_rows:
+                break
         self.seconds["read"] += time.perf_counter() - begin
         return out
 
     def _bars(self, at: str, period: Period, symbols: list[str], columns: list[str]) -> pa.Table:
         interval = at or self.section.interval
         until = min(period.end, clock(self.receipt, interval))
-        return self.receipt.bars(
-            interval, symbols=symbols, columns=columns, start=period.start, end=period.end, until=until
-        )
+        start = period.since if at else period.start
+        return self.receipt.bars(interval, symbols=symbols, columns=columns, start=start, end=period.end, until=until)
 
     def _with_market(self, table: pa.Table, at: str, period: Period) -> pa.Table:
         """Put the close of the market's index beside each bar of the same end; null where it has none."""

@@ -25,18 +25,23 @@ class Level(NamedTuple):
     said: str
 
 
+def possible(section: FeatureSection, device: str) -> None:
+    """Raise FeatureError for cuda without a GPU."""
+    if section.level == "cuda" and device != "gpu":
+        raise FeatureError(
+            "expected a GPU for features.level cuda, got none; use --features.level auto, or see doctor for what is "
+            "missing"
+        )
+
+
 def chosen(section: FeatureSection, receipt: Receipt, cluster: Cluster, columns: Sequence[Column]) -> Level:
     """Choose the level by device, cores and size, or take the one that is forced. Raises FeatureError for cuda without
     a GPU and for a library that is not installed or cannot express a column.
     """
     rows = receipt.rows.get(section.interval) or receipt.rows.get(receipt.finer(section.interval), 0)
     size = f"{rows:,} bars x {len(columns)} columns, {cluster.cores} cores, device {cluster.device}"
+    possible(section, cluster.device)
     if section.level != "auto":
-        if section.level == "cuda" and cluster.device != "gpu":
-            raise FeatureError(
-                "expected a GPU for features.level cuda, got none; use --features.level auto, or see doctor for what "
-                "is missing"
-            )
         if section.level in LIBRARIES:
             try:
                 check(section.level, stored(columns))

@@ -44,14 +44,23 @@ def features_moments(names: Sequence[str], digests: Sequence[str], order: Order,
         "blocks": list(digests),
     }
     blocks = [Block(order.pool / digest_of(made_of), name) for name in names]
-    facts = [block.facts() for block in blocks]
+    paths = [order.out / "cross" / f"{name}.parquet" for name in names]
+    facts = [block.link(path) for block, path in zip(blocks, paths)]
     if not all(facts):
-        tables = _computed(names, order, columns)
-        facts = [block.write(table, {"digest": content_digest(table)}) for block, table in zip(blocks, tables)]
-    for block, name in zip(blocks, names):
-        block.link(order.out / "cross" / f"{name}.parquet")
+        made = zip(blocks, _computed(names, order, columns), paths)
+        facts = [
+            block.write(table, {"digest": content_digest(table), "known": _known(table)}, path)
+            for block, table, path in made
+        ]
     found = {name: fact["digest"] for name, fact in zip(names, facts) if fact}
-    return summary_frame([{"blocks": found, "seconds": round(time.perf_counter() - begin, 4)}])
+    known = {name: sum(fact["known"][name] for fact in facts if fact) for name in (facts[0] or {})["known"]}
+    return summary_frame([{"blocks": found, "known": known, "seconds": round(time.perf_counter() - begin, 4)}])
+
+
+def _known(table: pa.Table) -> dict[str, int]:
+    """Return how many values of each column are numbers, or true."""
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    return {name: int(np.count_nonzero(x if x.dtype == bool else np.isfinite(x))) for name, x in columns.items()}
 
 
 def among(

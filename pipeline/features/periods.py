@@ -15,11 +15,14 @@ from ..resample import MINUTES
 
 
 class Period(NamedTuple):
-    """Name a span of time; both stamps belong to it."""
+    """Name a span of time; both stamps belong to it. since : from when on coarser bars belong to it too, because the
+    spans before it have no bar of the finest.
+    """
 
     name: str
     start: datetime
     end: datetime
+    since: datetime | None = None
 
 
 def periods(interval: str, first: date, last: date) -> list[Period]:

@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import ValidationError, field_validator
+from pydantic import field_validator, model_validator
 
 from storage.section import Section, setting
 
 from ..indicators import Column, Spec, reads, resolve
+from ..indicators.columns import spec_of
 from ..indicators.libraries import LIBRARIES
 from ..indicators.spec import IndicatorError, nearest
+from ..indicators.timeframes import length_of
 from ..receipt import Receipt
+from ..resample import MINUTES, PERIODS
 
 SETS = Path(__file__).parent.parent / "feature_sets"
 NONE = "none"
+KEYS = ("about", "features")  # of a file
 AUTO = ("basic", "close")  # the second for panels of closes
 
 
@@ -33,7 +37,7 @@ class FeatureSection(Section):
         "a shipped set, a YAML file of one's own, none = extra alone; auto: close for panels of closes, else basic",
     )
     extra: tuple[Spec, ...] = setting((), "columns besides those of the set")
-    interval: str = setting("1d", "bars that are read", pattern=r"^\d+(m|h|d|w|mo)$")
+    interval: str = setting("1d", "bars that are read: minutes or hours of any number (15m, 1h), 1d, 1w or 1mo")
     market: str = setting(
         "auto", "index that indicators such as beta compare with, 0001 for KOSPI; auto: the first of the ingest"
     )
@@ -52,14 +56,33 @@ class FeatureSection(Section):
     @classmethod
     def _known(cls, name: str) -> str:
         if name != "auto":
-            resolve(feature_set(name))
+            feature_set(name)
         return name
 
-    @field_validator("extra")
+    @field_validator("extra", mode="before")
     @classmethod
-    def _computable(cls, extra: tuple[Spec, ...]) -> tuple[Spec, ...]:
-        resolve(extra)
-        return extra
+    def _computable(cls, extra: Any) -> Any:
+        return tuple(_specs(extra, "extra")) if isinstance(extra, (list, tuple)) else extra
+
+    @field_validator("interval")
+    @classmethod
+    def _there(cls, interval: str) -> str:
+        _check_interval(interval, "bars")
+        return interval
+
+    @model_validator(mode="after")
+    def _together(self) -> FeatureSection:
+        """Check what no part says alone: that there are columns, of one name each, and how long their bars are."""
+        found = resolve([*(feature_set(self.set) if self.set != "auto" else ()), *self.extra])
+        if not found and self.set == NONE:
+            raise FeatureError("expected columns, got features.set none and no features.extra; name some")
+        for column in (c for c in found if c.at):
+            if length_of(column.at) <= length_of(self.interval):
+                raise FeatureError(
+                    f"expected 'at' coarser than the bars, which are of {self.interval}, got {column.at} for "
+                    f"{column.name}; leave 'at' out, name a longer one, or shorter bars with features.interval"
+                )
+        return self
 
     @property
     def made_by(self) -> str:
@@ -82,8 +105,6 @@ class FeatureSection(Section):
         """Return the columns that are computed; a source of closes only can have none that read anything else."""
         name = self.set if self.set != "auto" else AUTO[close_only]
         found = resolve([*feature_set(name), *self.extra])
-        if not found:
-            raise FeatureError("expected columns, got features.set none and no features.extra; name some")
         other = [c.name for c in found if close_only and set(reads([c])) - {"close", "market"}]
         if other:
             raise FeatureError(
@@ -109,18 +130,40 @@ def feature_set(name: str) -> list[Spec]:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"expected a feature set in {path}, got: {' '.join(str(error).split())}") from error
+    for key in found if isinstance(found, dict) else ():
+        if key not in KEYS:
+            raise ValueError(
+                f"expected {' and '.join(KEYS)} at the top of {path}, got '{key}'{nearest(str(key), list(KEYS))}"
+            )
     if not isinstance(found, dict) or not isinstance(found.get("features"), list) or not found["features"]:
         raise ValueError(f"expected a list of specs under 'features' in {path}, got {str(found)[:80]!r}")
-    return [_spec(one, f"{path.name}, feature {i}") for i, one in enumerate(found["features"], 1)]
+    return _specs(found["features"], path.name)
 
 
-def _spec(found: Any, where: str) -> Spec:
+def _specs(found: Iterable[Any], where: str) -> list[Spec]:
+    """Return specs, each resolved by itself and all together; the ValueError says which of them is wrong."""
+    out: list[Spec] = []
+    for number, one in enumerate(found, 1):
+        try:
+            out.append(spec_of(one))
+            resolve(out[-1:])
+            if out[-1].at:
+                _check_interval(out[-1].at, "'at'")
+        except (IndicatorError, FeatureError) as error:
+            raise ValueError(f"{where}, feature {number}: {error}") from error
     try:
-        return Spec.model_validate(found)
-    except (ValidationError, IndicatorError) as error:
-        raise ValueError(
-            f"expected a spec such as {{indicator: rsi, params: {{n: 14}}}} at {where}: {error}"
-        ) from error
+        resolve(out)
+    except IndicatorError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return out
+
+
+def _check_interval(interval: str, what: str) -> None:
+    if not length_of(interval):
+        known = [*MINUTES, "1d", *PERIODS]
+        raise FeatureError(
+            f"expected an interval for {what} such as 15m, 1h or 1d, got '{interval}'{nearest(interval, known)}"
+        )
 
 
 def stored(columns: Iterable[Column]) -> tuple[Column, ...]:

@@ -48,6 +48,8 @@ def features(
     job.emit("log", level="info", text=level.said)
     order = ordered(job, level.name, section, label_section, universe)
     if level.name in ("numba", "dask"):
+        text = "loading the kernels; each that was never compiled here takes about half a second"
+        job.emit("log", level="info", text=text)
         for at in ("", *intervals_of(columns)):
             if part := [c for c in stored(columns) if c.at == at]:
                 prepare(plan_of(part), section.dtype)  # once, before workers start
@@ -58,11 +60,14 @@ def features(
         job.emit("progress", done=len(found), total=len(groups), unit="groups", rows=sum(s["rows"] for s in found))
     found.sort(key=lambda summary: int(summary["group"]))
     crossed: dict[str, str] = {}
+    known: dict[str, int] = {}
     if wanted(columns, order):
         tasks = [(*one, order, columns) for one in _by_period(found)]
         for done, summary in enumerate(_each(job, level.name, features_moments, tasks), 1):
             crossed |= summary["blocks"]
+            known = {name: known.get(name, 0) + n for name, n in summary["known"].items()}
             job.emit("progress", done=done, total=len(tasks), unit="periods")
+        _tell_known(job, known, _members(found)["members"])
     return _finish(job, order, columns, found, crossed, level.name)
 
 
@@ -239,6 +244,18 @@ def _members(groups: list[dict[str, Any]]) -> dict[str, int]:
     """Return bars of members, of others by what leaves them out, and of members of whom something is unknown."""
     names = dict.fromkeys(name for group in groups for name in group["universe"])
     return {name: sum(group["universe"].get(name, 0) for group in groups) for name in names}
+
+
+def _tell_known(job: Job, known: dict[str, int], members: int) -> None:
+    """Warn of columns among symbols that are empty for most bars of members: their sizes or sectors were not told."""
+    members = known.pop("member", members)
+    for name, n in known.items():
+        if 2 * n < members:
+            text = (
+                f"{name} is known for {n:,} of {members:,} bars of members ({n / members:.0%}); a "
+                "size is known from the day on which the source first told the number of shares"
+            )
+            job.emit("log", level="warning", text=text)
 
 
 def _tell_universe(job: Job, bars: dict[str, int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -31,8 +32,9 @@ from . import (
     volume,
     vwap,
 )
-from .columns import Column, Spec, columns_of
-from .frame import BarsError, names_of, on_host, places_of, series_of
+from .checks import check_columns, check_frames, check_level, check_words
+from .columns import Column, Spec, columns_of, spec_of
+from .frame import BarsError, names_of, places_of, series_of
 from .spec import INPUTS, Indicator, IndicatorError, nearest
 from .timeframes import Part, View, crossed, values_at
 
@@ -69,12 +71,16 @@ _BY_NAME = {indicator.name: indicator for indicator in ALL}
 def resolve(specs: Iterable[Spec | Mapping[str, Any]]) -> tuple[Column, ...]:
     """Return the columns that specs ask for, in their order; a column that is asked for twice comes once.
 
-    Raises IndicatorError for an unknown indicator, parameter or output (the nearest name is suggested), for values out
-    of range and for one name of different columns.
+    Raises IndicatorError for what is no spec, for an unknown key, indicator, parameter or output (the nearest name is
+    suggested), for values out of range and for one name of different columns.
     """
+    if isinstance(specs, (str, Mapping, Spec)) or not isinstance(specs, Iterable):
+        raise IndicatorError(
+            f"expected a list of specs, such as [{{'indicator': 'rsi'}}], got {specs!r}; put it in one"
+        )
     out: dict[str, Column] = {}
     for spec in specs:
-        one = spec if isinstance(spec, Spec) else Spec.model_validate(spec)
+        one = spec_of(spec)
         if one.indicator not in _BY_NAME:
             raise IndicatorError(
                 f"expected a known indicator, got '{one.indicator}'{nearest(one.indicator, set(_BY_NAME))}"
@@ -172,26 +178,31 @@ def compute(
 ) -> Any:
     """Compute indicator columns over a pandas or cuDF frame of bars, where the frame is.
 
-    bars : columns symbol, ts and those of INPUTS that the specs read; sorted by (symbol, ts), one interval and one
-    source. coarser : frames of complete coarser bars by interval, for specs with `at`; a value appears at the first bar
-    that ends with or after its own. Specs with `cross` are seen among all symbols of the frame. Returns a frame of the
-    same kind with the same index, `dtype` float32 or float64, columns named `<output>_<params>`. A row that is not
-    finite in any column that the set reads is no bar: state is held and NaN comes out. NaN also before a column is
-    known. Sees bars up to and including t. level : pandas or polars compute a pandas frame by that library instead of
-    the kernels, see libraries/. Raises IndicatorError for what cannot be computed as asked.
+    bars : columns symbol, ts (datetimes, without a zone = UTC) and those of INPUTS that the specs read; sorted by
+    (symbol, ts), symbols as text, one interval and one source. coarser : frames of complete coarser bars by interval,
+    for specs with `at`; ts of any unit, all with a zone or none; a value appears at the first bar that ends with or
+    after its own. Specs with `cross` are seen among all symbols of the frame, which knows no sectors and sizes. Returns
+    a frame of the same kind with the same index, `dtype` float32 or float64, columns named `<output>_<params>`. A row
+    that is not finite in any column that the set reads is no bar: state is held and NaN comes out. NaN also before a
+    column is known; a column that no symbol has enough bars for is NaN throughout, and a warning says so. Sees bars up
+    to and including t. level : numba, the kernels; pandas or polars compute a pandas frame by that library, see
+    libraries/. Raises IndicatorError for what cannot be computed as asked, before any work.
     """
     columns = resolve(specs)
+    check_words(dtype, threads, level)
+    check_columns(columns)
+    sources = tuple({c.source.name: c.source for c in columns}.values())
+    parts = parts_of(sources)
+    frames = _frames(bars, parts, coarser)
+    reads_at = {at: parts[at].reads if at in parts else () for at in frames}
+    check_frames(frames, {at: ("symbol", "ts", *_stored(names, frames[at])) for at, names in reads_at.items()})
+    check_level(bars, level)
     if not columns:
         return bars[[]].copy()
-    sources = tuple({c.source.name: c.source for c in columns}.values())
-    parts, frames = parts_of(sources), {"": bars, **(coarser or {})}
-    for at in parts:
-        if at not in frames:
-            raise IndicatorError(f"expected a frame of bars of {at} for columns at it, got none; give coarser=")
-        _check(frames[at], ("symbol", "ts", *(name for name in parts[at].reads if name != "day")))
     names = names_of(bars, series_of(bars))
-    views = {at: View(frames[at], places_of(frames[at], names)) for at in ("", *parts)}
+    views = {at: View(frame, places_of(frame, names)) for at, frame in frames.items()}
     out, bar = values_at(sources, parts, views, dtype, threads=threads, level=level)
+    _warn_of_few(sources, views, out)
     if any(c.cross for c in columns):
         out = crossed(columns, sources, out, views[""], bar)
     if isinstance(out, np.ndarray):
@@ -199,11 +210,30 @@ def compute(
     return type(bars)(dict(zip([c.name for c in columns], out)), index=bars.index, nan_as_null=False)
 
 
-def _check(bars: Any, needed: tuple[str, ...]) -> None:
-    missing = [name for name in needed if name not in bars.columns]
-    if missing:
-        raise IndicatorError(f"expected columns {needed} in the bars, got none named {missing}")
-    for name in ("interval", "source"):
-        if name in bars.columns and bars[name].nunique() > 1:
-            found = sorted(str(v) for v in on_host(bars[name].drop_duplicates()))
-            raise IndicatorError(f"expected bars of one {name}, got {found}; compute each apart")
+def _frames(bars: Any, parts: Mapping[str, Part], coarser: Any) -> dict[str, Any]:
+    """Return the frames that are read by interval, '' first."""
+    given = {} if coarser is None else coarser
+    if not isinstance(given, Mapping):
+        raise IndicatorError(f"expected coarser as frames by interval, such as {{'1w': frame}}, got {type(given)}")
+    for at in filter(None, parts):
+        if at not in given:
+            raise IndicatorError(f"expected a frame of bars of {at} for columns at it, got none; give coarser=")
+    return {"": bars, **{at: given[at] for at in parts if at}}
+
+
+def _stored(names: Sequence[str], bars: Any) -> list[str]:
+    """Return those that the frame must have: the day is made of ts where it is not there."""
+    return [name for name in names if name != "day" or name in getattr(bars, "columns", ())]
+
+
+def _warn_of_few(columns: Sequence[Column], views: Mapping[str, View], values: Any) -> None:
+    """Warn once of columns that are NaN throughout because no symbol has as many bars as they need."""
+    most = {at: int(view.series.lengths.max(initial=0)) for at, view in views.items()}
+    blank = [c for c, row in zip(columns, values) if c.ready > most[c.at] > 0 and bool(np.isnan(row).all())]
+    if blank:
+        widest = max(blank, key=lambda c: c.ready)
+        warnings.warn(
+            f"{len(blank)} of {len(columns)} columns are NaN throughout: {widest.name} needs {widest.ready} bars of a "
+            f"symbol, the longest has {most[widest.at]}; give more bars or smaller windows",
+            stacklevel=3,
+        )

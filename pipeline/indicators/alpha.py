@@ -148,8 +148,11 @@ def _change_sums(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, fi
             still = unchanged(state_KS[6, s], change == 0.0, count)
             ups, downs = two_sums(state_KS, 1, s, up - left_up, up, down - left_down, down, count - 1.0, size)
             state_KS[6, s] = still
+            ups = ups if ups > 0.0 else 0.0
+            downs = downs if downs > 0.0 else 0.0
             both, known = ups + downs, count > size
-            up, down = (ups if ups > 0.0 else 0.0) / both, (downs if downs > 0.0 else 0.0) / both
+            both = both if both > 0.0 else 1.0
+            up, down = ups / both, downs / both
             up = up if still < size else 0.0
             down = down if still < size else 0.0
             out_OTS[0, t, s] = up if known else nan
@@ -204,11 +207,12 @@ def _weighted_move(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, 
             move = abs(x_CTS[0, t, s] / x_CTS[0, t - 1, s] - 1.0) * x_CTS[1, t, s]
             left = abs(x_CTS[0, t - n, s] / x_CTS[0, t - n - 1, s] - 1.0) * x_CTS[1, t - n, s]
             move = move if count > 0.0 else 0.0
-            equal = unchanged(state_KS[9, s], move == state_KS[8, s], count)
-            state_KS[8, s] = move
-            state_KS[9, s] = equal
+            equal = unchanged(state_KS[10, s], move == state_KS[9, s], count)
+            state_KS[9, s] = move
+            state_KS[10, s] = equal
             anchor, mean, variance = anchored(state_KS, 1, s, move, left, count, size)
             value = sample * math.sqrt(variance) / (anchor + mean)
+            value = 0.0 if value < 0.0 else value
             value = value if equal < size - 1.0 else 0.0
             out_OTS[0, t, s] = value if count >= size else nan
 
@@ -219,7 +223,7 @@ weighted_move = Indicator(
     inputs=("close", "volume"),
     params=(Param("n", 20, 2, 500),),
     outputs=(Output("weighted_move", "ratio", bounds=(0.0, inf)),),
-    state=10,
+    state=11,
     past=lambda n: n + 1,
     ready=lambda n: n + 1,
     warmup=lambda n: 2 * n + 1,

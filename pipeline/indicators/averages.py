@@ -11,12 +11,15 @@ from .spec import Indicator, Output, Param, forgets
 
 
 def _sma(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, first: int) -> None:
-    """Mean of the last n closes: their sum / n."""
+    """Mean of the last n closes: their sum / n.
+
+    The sum is not renewed: exact while prices are whole, else some 1e-14 of the mean drifts in.
+    """
     n, size, inverse = int(p[0]), p[0], 1.0 / p[0]
     for t in range(first, x_CTS.shape[1]):
         bar = t - first + 1.0
         for s in range(x_CTS.shape[2]):
-            total = state_KS[1, s] + (x_CTS[0, t, s] - x_CTS[0, t - n, s])  # of whole won: exact for ever
+            total = state_KS[1, s] + (x_CTS[0, t, s] - x_CTS[0, t - n, s])
             state_KS[1, s] = total
             out_OTS[0, t, s] = total * inverse if state_KS[0, s] + bar >= size else nan
 

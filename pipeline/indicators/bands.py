@@ -23,12 +23,12 @@ def _bollinger(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, firs
         for s in range(x_CTS.shape[2]):
             count = state_KS[0, s] + bar
             close = x_CTS[0, t, s]
-            equal = unchanged(state_KS[8, s], close == x_CTS[0, t - 1, s], count)
-            state_KS[8, s] = equal
+            equal = unchanged(state_KS[9, s], close == x_CTS[0, t - 1, s], count)
+            state_KS[9, s] = equal
             anchor, mean, variance = anchored(state_KS, 1, s, close, x_CTS[0, t - n, s], count, size)
             deviation = math.sqrt(variance if equal < size - 1.0 else 0.0)
             z = ((close - anchor) - mean) / deviation
-            z = z if deviation > 0.0 else 0.0
+            z = 0.0 if deviation == 0.0 else z
             known = count >= size
             z = z if known else nan
             centre, reach = anchor + mean, k * deviation
@@ -52,7 +52,7 @@ bollinger = Indicator(
         Output("bollinger_width", "ratio"),
         Output("zscore", "number", params=("n",)),
     ),
-    state=9,
+    state=10,
     past=lambda n, k: n,
     ready=lambda n, k: n,
     warmup=lambda n, k: 2 * n,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+from pydantic import ValidationError
 
 from storage.section import Section, setting
 
@@ -37,6 +40,50 @@ class Spec(Section):
     names: dict[str, str] = setting(
         dict, "own names of columns by output, with parameters in braces: {sma: 'MA{n}'}; the others keep theirs"
     )
+
+
+_EXPECTED = {
+    "indicator": "the name of an indicator, such as rsi,",
+    "params": "numbers, or lists of them, by name of the parameter, such as {n: 14},",
+    "outputs": "a list of outputs, such as [macd_signal],",
+    "over": "close or close_ratio",
+    "at": "an interval, such as 1h,",
+    "names": "names of columns by output, such as {sma: 'MA{n}'},",
+}
+
+
+def spec_of(found: Any) -> Spec:
+    """Return a spec from what is written. Raises IndicatorError, one sentence for each key that is wrong."""
+    if isinstance(found, Spec):
+        return found
+    if not isinstance(found, Mapping):
+        hint = f"; write {{indicator: {found}}}" if isinstance(found, str) else ""
+        raise IndicatorError(f"expected a spec such as {{indicator: rsi, params: {{n: 14}}}}, got {found!r}{hint}")
+    try:
+        return Spec.model_validate(found)
+    except ValidationError as error:
+        sentences = dict.fromkeys(_sentence(one, found) for one in error.errors())
+        raise IndicatorError("; ".join(sentences)) from error
+
+
+def _sentence(error: Any, found: Mapping[str, Any]) -> str:
+    """Say what one of pydantic's errors means."""
+    key, *inner = error["loc"]
+    if error["type"] == "extra_forbidden":
+        known = list(Spec.model_fields)
+        return f"expected keys among {', '.join(known)} in a spec, got '{key}'{nearest(str(key), known)}"
+    if error["type"] == "missing":
+        return f"expected the key '{key}' in a spec such as {{indicator: rsi}}, got {dict(found)!r}"
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    if key == "params" and inner:
+        given = found[key].get(inner[0])
+        return (
+            f"expected a number, or a list of them, for parameter '{inner[0]}' of indicator "
+            f"'{found.get('indicator')}', got {given!r}"
+        )
+    hint = nearest(found[key], ["close", "close_ratio"]) if key == "over" and isinstance(found[key], str) else ""
+    return f"expected {_EXPECTED[key]} for '{key}', got {found[key]!r}{hint}"
 
 
 @dataclass(frozen=True)
@@ -124,7 +171,7 @@ def columns_of(spec: Spec, indicator: Indicator) -> list[Column]:
 
 
 _SUFFIX = {None: "", "close": "_over_close", "close_ratio": "_close_ratio"}
-_TAKEN = {"symbol", "ts", *INPUTS}
+_TAKEN = {"symbol", "ts", *INPUTS, "member", "sector", "size"}  # of bars, and beside features: features/targets.py
 
 
 def _named(column: Column, template: str | None) -> Column:
@@ -141,9 +188,9 @@ def _named(column: Column, template: str | None) -> Column:
                 f"{nearest(field, set(params))}"
             )
     name = re.sub(r"\{(.*?)\}", lambda found: f"{params[found[1]]:g}", template)
-    if not re.fullmatch(r"[^\W\d][\w.@]*", name) or name in _TAKEN or re.fullmatch(r"y_\d+(_end)?", name):
+    if not re.fullmatch(r"[^\W\d][\w.@]*", name) or name in _TAKEN or name.startswith("y_"):
         raise IndicatorError(
-            f"expected a name of letters, digits, '_', '.' and '@' that is no column of bars or target, got '{name}' "
-            f"for output '{output}'; choose another"
+            f"expected a name of letters, digits, '_', '.' and '@' that is no column of bars, target or universe, "
+            f"got '{name}' for output '{output}'; choose another"
         )
     return replace(column, name=name)

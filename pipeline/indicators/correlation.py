@@ -19,9 +19,10 @@ def _together(
     """Write how own output `a` follows `b` over `size` values, which begin `late` bars after the series, to the outputs
     named: correlation, slope, and the mean of a less slope times the mean of b.
 
-    Where b is all equal all are 0, where a is, the first two. NaN until the window is full.
+    Where b is all equal all are 0, where a is, the first two. NaN until the window is full; after a value that
+    is not finite no number until the sums are renewed.
 
-    State rows from `row` on: seven of a and of b (`anchored`), sum and fresh sum of products, for how long a and b have
+    State rows from `row` on: eight of a and of b (`anchored`), sum and fresh sum of products, for how long a and b have
     been equal. Each loop has few rows, and those that read outputs write none: the compiler tests that rows do not
     overlap, once for all bars if it can.
     """
@@ -30,40 +31,40 @@ def _together(
         bar = t - first + 1.0 - late
         for s in range(out_OTS.shape[2]):
             count, value, gone = state_KS[0, s] + bar, out_OTS[a, t, s], out_OTS[a, t - n, s]
-            equal = unchanged(state_KS[row + 16, s], value == out_OTS[a, t - 1, s], count)
-            state_KS[row + 16, s] = equal
+            equal = unchanged(state_KS[row + 18, s], value == out_OTS[a, t - 1, s], count)
+            state_KS[row + 18, s] = equal
             anchored(state_KS, row, s, value, gone, count, size)
         for s in range(out_OTS.shape[2]):
             count, value, gone = state_KS[0, s] + bar, out_OTS[b, t, s], out_OTS[b, t - n, s]
-            equal = unchanged(state_KS[row + 17, s], value == out_OTS[b, t - 1, s], count)
-            state_KS[row + 17, s] = equal
-            anchored(state_KS, row + 7, s, value, gone, count, size)
+            equal = unchanged(state_KS[row + 19, s], value == out_OTS[b, t - 1, s], count)
+            state_KS[row + 19, s] = equal
+            anchored(state_KS, row + 8, s, value, gone, count, size)
         for s in range(out_OTS.shape[2]):
             count, renew = state_KS[0, s] + bar, state_KS[row + 4, s] == 0.0
             u, v, u_gone, v_gone = out_OTS[a, t, s], out_OTS[b, t, s], out_OTS[a, t - n, s], out_OTS[b, t - n, s]
-            u0, u1, v0, v1 = state_KS[row + 5, s], state_KS[row + 6, s], state_KS[row + 12, s], state_KS[row + 13, s]
+            u0, u1, v0, v1 = state_KS[row + 5, s], state_KS[row + 6, s], state_KS[row + 13, s], state_KS[row + 14, s]
             entering, fresh, gone = (u - u0) * (v - v0), (u - u1) * (v - v1), (u_gone - u0) * (v_gone - v0)
             fresh = entering if renew else fresh  # the anchors are renewed already
             entering = entering if count > 0.0 else 0.0
             fresh = fresh if count > 0.0 else 0.0
             gone = gone if count > size else 0.0
-            products, fresh = renewed(state_KS[row + 14, s], entering - gone, state_KS[row + 15, s], fresh, renew)
-            state_KS[row + 14, s] = products
-            state_KS[row + 15, s] = fresh
+            products, fresh = renewed(state_KS[row + 16, s], entering - gone, state_KS[row + 17, s], fresh, renew)
+            state_KS[row + 16, s] = products
+            state_KS[row + 17, s] = fresh
         for s in range(out_OTS.shape[2]):
-            known, sum_a, sum_b = state_KS[0, s] + bar >= size, state_KS[row, s], state_KS[row + 7, s]
-            a_moves, b_moves = state_KS[row + 16, s] < size - 1.0, state_KS[row + 17, s] < size - 1.0
+            known, sum_a, sum_b = state_KS[0, s] + bar >= size, state_KS[row, s], state_KS[row + 8, s]
+            a_moves, b_moves = state_KS[row + 18, s] < size - 1.0, state_KS[row + 19, s] < size - 1.0
             spread_a = state_KS[row + 1, s] - sum_a * sum_a * inverse
-            spread_b = state_KS[row + 8, s] - sum_b * sum_b * inverse
-            common = state_KS[row + 14, s] - sum_a * sum_b * inverse
+            spread_b = state_KS[row + 9, s] - sum_b * sum_b * inverse
+            common = state_KS[row + 16, s] - sum_a * sum_b * inverse
             common = common if a_moves else 0.0
-            both = math.sqrt(spread_a if spread_a > 0.0 else 0.0) * math.sqrt(spread_b if spread_b > 0.0 else 0.0)
-            value, steep = common / both, common / spread_b
-            value = value if both > 0.0 else 0.0
-            value = value if value < 1.0 else 1.0
-            value = value if value > -1.0 else -1.0
-            steep = steep if spread_b > 0.0 else 0.0
-            level = state_KS[row + 5, s] + sum_a * inverse - steep * (state_KS[row + 12, s] + sum_b * inverse)
+            both = math.sqrt(0.0 if spread_a < 0.0 else spread_a) * math.sqrt(0.0 if spread_b < 0.0 else spread_b)
+            value, steep = common / (1.0 if both == 0.0 else both), common / spread_b
+            value = 0.0 if both == 0.0 else value
+            value = 1.0 if value > 1.0 else value
+            value = -1.0 if value < -1.0 else value
+            steep = 0.0 if spread_b <= 0.0 else steep
+            level = state_KS[row + 5, s] + sum_a * inverse - steep * (state_KS[row + 13, s] + sum_b * inverse)
             value = value if b_moves else 0.0
             steep = steep if b_moves else 0.0
             level = level if b_moves else 0.0
@@ -96,7 +97,7 @@ market = Indicator(
         Output("market_alpha", "ratio"),
     ),
     scratch=2,
-    state=19,
+    state=21,
     past=lambda n: 1,
     own=lambda n: n,
     ready=lambda n: n + 1,
@@ -123,7 +124,7 @@ def _price_volume(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, f
                 value = out_OTS[row, t, s]
                 out_OTS[row, t, s] = math.log((value if value > 0.0 else 0.0) + 1.0)
     _together(out_OTS, 2, 3, 0, 6, 6, p[0], 0.0, state_KS, 1, first)
-    _together(out_OTS, 4, 5, 1, 6, 6, p[0], 1.0, state_KS, 19, first)
+    _together(out_OTS, 4, 5, 1, 6, 6, p[0], 1.0, state_KS, 21, first)
 
 
 price_volume = Indicator(
@@ -136,7 +137,7 @@ price_volume = Indicator(
         Output("change_correlation", "ratio", bounds=(-1.0, 1.0)),
     ),
     scratch=5,
-    state=37,
+    state=41,
     past=lambda n: 1,
     own=lambda n: n,
     ready=lambda n: n + 1,

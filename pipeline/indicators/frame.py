@@ -6,6 +6,7 @@ Nothing here imports pandas or cuDF: the type of the data answers which of the t
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -37,10 +38,12 @@ def series_of(bars: Any) -> Series:
     changed = np.array(on_host((symbol != symbol.shift(1)).fillna(True)), dtype=bool)
     changed[0] = True
     starts = np.flatnonzero(changed)
-    names = [str(name) for name in on_host(symbol.iloc[starts])]
+    found = on_host(symbol.iloc[starts])
+    names = [str(name) for name in found]
+    text = isinstance(found[0], str) and str(symbol.dtype) != "category"
     for row, before, name in zip(starts[1:], names, names[1:]):
         if name <= before:
-            raise _unsorted(f"symbol '{name}' after '{before}' in row {row}", name)
+            raise _unsorted(f"symbol '{name}' after '{before}' in row {row}", name, text)
     ts = on_host(bars["ts"].astype("int64"))
     wrong = np.flatnonzero((ts[1:] <= ts[:-1]) & ~changed[1:])
     if wrong.size:
@@ -53,7 +56,7 @@ def series_of(bars: Any) -> Series:
                 f"({wrong.size} rows that do not follow); choose one source and interval, or drop the duplicates",
                 name,
             )
-        raise _unsorted(f"{here} after {before} for symbol '{name}' in row {row}", name)
+        raise _unsorted(f"{here} after {before} for symbol '{name}' in row {row}", name, text)
     return Series(starts.astype(np.int64), np.diff(np.append(starts, size)).astype(np.int64))
 
 
@@ -125,7 +128,7 @@ def values_of(
 def input_of(bars: Any, name: str) -> Any:
     """Return one of INPUTS as float64 where the frame is; the day is made from ts where there is no such column."""
     if name == "day" and name not in bars.columns:
-        second = SECOND[np.datetime_data(np.dtype(str(bars["ts"].dtype).split(",")[0].rstrip("]") + "]"))[0]]
+        second = SECOND[unit_of(bars)]
         return array_of((bars["ts"].astype("int64") + KST * second) // (DAY * second))
     return array_of(bars[name])
 
@@ -137,9 +140,31 @@ def array_of(column: Any) -> Any:
     return column.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def stamps(bars: Any) -> Any:
-    """Return the end of each bar, (rows,) int64 on the host, in the unit of the frame."""
-    return on_host(bars["ts"].astype("int64"))
+def unit_of(bars: Any) -> str:
+    """Return the unit of ts, s to ns, of pandas, cuDF and Arrow datetimes; empty = ts are none."""
+    found = re.match(r"(?:datetime64|timestamp)\[(s|ms|us|ns)\b", str(bars["ts"].dtype))
+    return found[1] if found else ""
+
+
+def finest(*frames: Any) -> str:
+    """Return the finest unit of ts of several frames, in which all of them are whole numbers."""
+    return max((unit for unit in map(unit_of, frames) if unit), key=SECOND.__getitem__, default="")
+
+
+def stamps(bars: Any, unit: str = "") -> Any:
+    """Return the end of each bar, (rows,) int64 on the host, in the unit of the frame or in one as fine or finer.
+    Raises IndicatorError where that does not hold them.
+    """
+    ts, own = on_host(bars["ts"].astype("int64")), unit_of(bars)
+    if not unit or not own or unit == own:
+        return ts
+    factor = SECOND[unit] // SECOND[own]
+    if ts.size and max(-int(ts.min()), int(ts.max())) > np.iinfo(np.int64).max // factor:
+        raise IndicatorError(
+            f"expected ts that {unit} hold, the finest unit among the frames, got some up to {bars['ts'].max()}; give "
+            f"all frames ts of {own}: frame['ts'] = frame['ts'].dt.as_unit('{own}')"
+        )
+    return ts * factor
 
 
 def on_host(values: Any) -> Any:
@@ -149,7 +174,11 @@ def on_host(values: Any) -> Any:
     return values.get() if hasattr(values, "get") else values
 
 
-def _unsorted(what: str, symbol: str) -> BarsError:
+def _unsorted(what: str, symbol: str, text: bool) -> BarsError:
+    # Numbers and categories sort in an order of their own.
+    frame = "bars" if text else "bars.assign(symbol=bars['symbol'].astype(str))"
     return BarsError(
-        f"expected bars sorted by (symbol, ts), got {what}; sort with bars.sort_values(['symbol', 'ts'])", symbol
+        f"expected bars sorted by (symbol, ts), symbols as text, got {what}; sort with "
+        f"{frame}.sort_values(['symbol', 'ts'])",
+        symbol,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf, nan
 
 from ..recurrence import Floats
-from .running import gain_and_loss
+from .running import gain_and_loss, lasts
 from .spec import Indicator, Output, Param, forgets
 
 
@@ -19,8 +19,8 @@ def _rsi(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, first: int
             change = x_CTS[0, t, s] - x_CTS[0, t - 1, s]
             up, down = gain_and_loss(state_KS, 1, s, change, count - 1.0, size)
             both = up + down
-            value = 100.0 * up / both
-            value = value if both > 0.0 else 0.0
+            value = 100.0 * (up / both)
+            value = value if lasts(both) else 0.0
             out_OTS[0, t, s] = value if count > size else nan
 
 
@@ -49,8 +49,8 @@ def _cmo(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, first: int
             change = x_CTS[0, t, s] - x_CTS[0, t - 1, s]
             up, down = gain_and_loss(state_KS, 1, s, change, count - 1.0, size)
             both = up + down
-            value = 100.0 * (up - down) / both
-            value = value if both > 0.0 else 0.0
+            value = 100.0 * ((up - down) / both)
+            value = value if lasts(both) else 0.0
             out_OTS[0, t, s] = value if count > size else nan
 
 

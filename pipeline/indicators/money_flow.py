@@ -45,7 +45,7 @@ def _mfi(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, first: int
             ups = ups if ups > 0.0 else 0.0
             downs = downs if downs > 0.0 else 0.0
             both = ups + downs
-            value = 100.0 * ups / (both if both >= 1.0 else 1.0)
+            value = 100.0 * (ups / (both if both >= 1.0 else 1.0))
             value = value if both >= 1.0 and still < size else 0.0
             out_OTS[0, t, s] = value if count > size else nan
 
@@ -139,6 +139,8 @@ def _cmf(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, first: int
             flows, volumes = two_sums(state_KS, 1, s, step - left, step, volume - gone, volume, count, size)
             state_KS[6, s] = still
             value = flows / volumes
+            value = 1.0 if value > 1.0 else value
+            value = -1.0 if value < -1.0 else value
             value = value if still < size else 0.0
             out_OTS[0, t, s] = value if count >= size else nan
 

@@ -6,7 +6,7 @@ from math import nan
 
 from ..recurrence import Floats
 from .rows import window_extremes
-from .running import gain_and_loss, two_sums, typical, unchanged
+from .running import gain_and_loss, lasts, two_sums, typical, unchanged
 from .spec import Indicator, Output, Param, forgets
 
 
@@ -66,15 +66,15 @@ def _stoch_rsi(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, firs
             change = x_CTS[0, t, s] - x_CTS[0, t - 1, s]
             up, down = gain_and_loss(state_KS, 3, s, change, count - 1.0, n)
             both = up + down
-            value = 100.0 * up / both
-            out_OTS[2, t, s] = value if both > 0.0 else 0.0
+            value = 100.0 * (up / both)
+            out_OTS[2, t, s] = value if lasts(both) else 0.0
     window_extremes(out_OTS, 2, 2, out_OTS, 0, 1, state_KS, first, k)  # reads row 2, writes the others
     for t in range(first, x_CTS.shape[1]):
         bar = t - first + 1.0
         for s in range(x_CTS.shape[2]):
             lowest = out_OTS[1, t, s]
             width = out_OTS[0, t, s] - lowest
-            place = 100.0 * (out_OTS[2, t, s] - lowest) / width
+            place = 100.0 * ((out_OTS[2, t, s] - lowest) / width)
             place = place if width > 1e-9 else 0.0
             out_OTS[0, t, s] = place if state_KS[0, s] + bar >= n + p[1] else nan
             out_OTS[1, t, s] = 0.0
@@ -182,10 +182,11 @@ def _add_share(
             still = unchanged(state_KS[row + 5, s], full == 0.0, count + 1.0)
             over, under = two_sums(state_KS, row, s, part - gone, part, full - full_gone, full, count, size)
             state_KS[row + 5, s] = still
-            value = weight * over / under
-            value = value if under > 0.0 else 0.0
-            value = value if still < size else 0.0
-            out_OTS[0, t, s] += value if count >= size else nan
+            value = over / under
+            value = 0.0 if value < 0.0 else value
+            value = 1.0 if value > 1.0 else value
+            value = value if under > 0.0 and still < size else 0.0
+            out_OTS[0, t, s] += weight * value if count >= size else nan
 
 
 def _ultimate(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, first: int) -> None:
@@ -195,9 +196,12 @@ def _ultimate(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, first
     for t in range(first, x_CTS.shape[1]):
         for s in range(x_CTS.shape[2]):
             out_OTS[0, t, s] = 0.0
-    _add_share(x_CTS, p[0], 400.0 / 7.0, state_KS, 1, out_OTS, first)
-    _add_share(x_CTS, p[1], 200.0 / 7.0, state_KS, 7, out_OTS, first)
-    _add_share(x_CTS, p[2], 100.0 / 7.0, state_KS, 13, out_OTS, first)
+    _add_share(x_CTS, p[0], 4.0, state_KS, 1, out_OTS, first)
+    _add_share(x_CTS, p[1], 2.0, state_KS, 7, out_OTS, first)
+    _add_share(x_CTS, p[2], 1.0, state_KS, 13, out_OTS, first)
+    for t in range(first, x_CTS.shape[1]):
+        for s in range(x_CTS.shape[2]):
+            out_OTS[0, t, s] = out_OTS[0, t, s] * (100.0 / 7.0)  # 7 times that is 100 to the bit
 
 
 ultimate = Indicator(

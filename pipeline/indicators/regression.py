@@ -22,24 +22,24 @@ def _regression(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, fir
         for s in range(x_CTS.shape[2]):
             count = state_KS[0, s] + bar
             close = x_CTS[0, t, s]
-            equal = unchanged(state_KS[10, s], close == x_CTS[0, t - 1, s], count)
+            equal = unchanged(state_KS[11, s], close == x_CTS[0, t - 1, s], count)
             place = state_KS[5, s]  # the phase: how many bars the fresh sums hold
             anchor, mean, variance = anchored(state_KS, 1, s, close, x_CTS[0, t - n, s], count, size)
             total, renew, y, fresh = state_KS[1, s], state_KS[5, s] == 0.0, close - anchor, close - state_KS[7, s]
             fresh = y if renew else fresh
             last = count if count < size else size
             turn = last * y - (total if count > size else y)  # all others move one place down
-            cross, fresh_cross = renewed(state_KS[8, s], turn, state_KS[9, s], place * fresh, renew)
-            state_KS[8, s] = cross
-            state_KS[9, s] = fresh_cross
-            state_KS[10, s] = equal
+            cross, fresh_cross = renewed(state_KS[9, s], turn, state_KS[10, s], place * fresh, renew)
+            state_KS[9, s] = cross
+            state_KS[10, s] = fresh_cross
+            state_KS[11, s] = equal
             moves = equal < size - 1.0
             covariance = cross - middle * total
             slope = covariance / spread
             slope = slope if moves else 0.0
             r2 = slope * covariance / (size * variance)
-            r2 = r2 if variance > 0.0 and moves else 0.0
-            r2 = r2 if r2 < 1.0 else 1.0
+            r2 = 0.0 if variance == 0.0 or not moves else r2
+            r2 = 1.0 if r2 > 1.0 else r2
             residual = y - mean - slope * middle
             known = count >= size
             out_OTS[0, t, s] = slope if known else nan
@@ -57,7 +57,7 @@ regression = Indicator(
         Output("r_squared", "ratio", bounds=(0.0, 1.0)),
         Output("residual", "KRW", "price_change"),
     ),
-    state=11,
+    state=12,
     past=lambda n: n,
     ready=lambda n: n,
     warmup=lambda n: 2 * n,

@@ -77,8 +77,8 @@ def _deviation(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, firs
         for s in range(x_CTS.shape[2]):
             count = state_KS[0, s] + bar
             close = x_CTS[0, t, s]
-            equal = unchanged(state_KS[8, s], close == x_CTS[0, t - 1, s], count)
-            state_KS[8, s] = equal
+            equal = unchanged(state_KS[9, s], close == x_CTS[0, t - 1, s], count)
+            state_KS[9, s] = equal
             _, _, variance = anchored(state_KS, 1, s, close, x_CTS[0, t - n, s], count, size)
             deviation = sample * math.sqrt(variance if equal < size - 1.0 else 0.0)
             out_OTS[0, t, s] = deviation if count >= size else nan
@@ -90,7 +90,7 @@ deviation = Indicator(
     inputs=("close",),
     params=(Param("n", 20, 2, 500),),
     outputs=(Output("deviation", "KRW", "price_change", bounds=(0.0, inf)),),
-    state=9,
+    state=10,
     past=lambda n: n,
     ready=lambda n: n,
     warmup=lambda n: 2 * n,

@@ -17,6 +17,13 @@ def smoothed(old: float, value: float, count: float, size: float, weight: float)
     return mean if count > 0.0 else old
 
 
+def lasts(total: float) -> bool:
+    """Return whether a positive sum that decays is still one: below 1e-300 its ratios lose their digits and then its
+    reciprocal is infinite, so that kernels take it for 0.
+    """
+    return total > 1e-300
+
+
 def gain_and_loss(state_KS: Floats, row: int, s: int, change: float, count: float, size: float) -> tuple[float, float]:
     """Return Wilder's means of rises and of falls of lane s after its `count`-th change; see `smoothed`. Takes two
     state rows from `row` on.
@@ -99,14 +106,18 @@ def anchored(
     """Return an anchor, the mean less it and the population variance of the last `size` values of lane s after its
     `count`-th, by sums of differences from the anchor; all are renewed every `size` values.
 
-    `leaving` is the value `size` bars ago. Takes seven state rows from `row` on: those of `two_sums`, of differences
-    and of their squares, the anchor, and that of the fresh sums. Equal values leave a variance of rounding: the kernel
-    counts them (`unchanged`) and decides.
+    `leaving` is the value `size` bars ago. Takes eight state rows from `row` on: those of `two_sums`, of differences
+    and of their squares, the anchor, that of the fresh sums, and the next: the value nearest to 0 since the renewal,
+    which is none that stands out. Equal values leave a variance of rounding: the kernel counts them (`unchanged`) and
+    decides. NaN where values or their squares are not finite, until the sums are renewed.
     """
     inverse, anchor, fresh_anchor = 1.0 / size, state_KS[row + 5, s], state_KS[row + 6, s]
     value = value if count > 0.0 else 0.0
     anchor = value if count == 1.0 else anchor
     fresh_anchor = value if count == 1.0 else fresh_anchor
+    nearest, begins = state_KS[row + 7, s], state_KS[row + 4, s] == 0.0
+    nearest = value if begins else nearest
+    nearest = value if abs(value) < abs(nearest) else nearest
     y, fresh, gone = value - anchor, value - fresh_anchor, leaving - anchor
     gone = gone if count > size else 0.0
     change = (y - gone) * (y + gone)
@@ -114,7 +125,8 @@ def anchored(
     renew = state_KS[row + 4, s] == 0.0
     anchor = fresh_anchor if renew else anchor
     state_KS[row + 5, s] = anchor
-    state_KS[row + 6, s] = value if renew else fresh_anchor
+    state_KS[row + 6, s] = nearest if renew else fresh_anchor
+    state_KS[row + 7, s] = nearest
     mean = total * inverse
     variance = squares * inverse - mean * mean
-    return anchor, mean, (variance if variance > 0.0 else 0.0)
+    return anchor, mean, (0.0 if variance < 0.0 else variance)

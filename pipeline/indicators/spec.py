@@ -25,6 +25,7 @@ where the bars have no such column), KRW traded, and the close of the market's i
 
 Scale = Literal["price", "price_change", "volume", "turnover", "none"]
 Counts = Literal["bars", "changes"]
+_WINDOWS = {"length", "period", "periods", "timeperiod", "window", "lookback", "span"}  # what others call n
 
 
 class IndicatorError(ValueError):
@@ -100,7 +101,7 @@ class Indicator:
             if name not in known:
                 raise IndicatorError(
                     f"expected parameters {sorted(known)} for indicator '{self.name}', got '{name}'"
-                    f"{nearest(name, known)}"
+                    f"{nearest('n' if name.lower() in _WINDOWS else name, known)}"
                 )
         out = []
         for p in self.params:
@@ -122,9 +123,10 @@ class Indicator:
 
 
 def nearest(name: str, known: set[str] | list[str]) -> str:
-    """Return '; did you mean …?' where something known is close, else what is known."""
-    found = difflib.get_close_matches(name, sorted(known), 1, 0.5)
-    return f"; did you mean '{found[0]}'?" if found else f"; known: {', '.join(sorted(known))}"
+    """Return '; did you mean …?' where something known is close, whatever the case, else what is known."""
+    by_lower = {one.lower(): one for one in sorted(known)}
+    found = difflib.get_close_matches(name.lower(), list(by_lower), 1, 0.5)
+    return f"; did you mean '{by_lower[found[0]]}'?" if found else f"; known: {', '.join(sorted(known))}"
 
 
 def forgets(share: float, tolerance: float = 1e-9) -> int:

@@ -5,6 +5,7 @@ Shapes: Q columns, N symbols, C rows of the coarse bars, B rows of the fine bars
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,11 +16,20 @@ import numpy.typing as npt
 from ..cross_section import CrossSection, CrossSectionError, apply
 from ..recurrence import Carry, Plan, Series
 from .columns import Column
-from .frame import on_host, stamps, values_of
+from .frame import finest, on_host, stamps, values_of
 from .libraries import LIBRARIES, columns_by
 from .spec import IndicatorError
 
 Longs = npt.NDArray[np.int64]
+_LENGTHS = {"1d": 1_440, "1w": 7 * 1_440, "1mo": 30 * 1_440}
+
+
+def length_of(interval: str) -> int:
+    """Return about how many minutes a bar is long, to say which of two is coarser; 0 = no interval that is known:
+    minutes and hours of any number, 1d, 1w, 1mo.
+    """
+    found = re.fullmatch(r"([1-9]\d*)(m|h)", interval)
+    return int(found[1]) * (1 if found[2] == "m" else 60) if found else _LENGTHS.get(interval, 0)
 
 
 class View(NamedTuple):
@@ -77,7 +87,9 @@ def values_at(
         out = xp.full((len(columns), size), xp.nan, dtype) if out is None else out
         if at:
             before = np.full((len(part.columns), view.series.lengths.size), np.nan, dtype) if last is None else last[at]
-            host, after = as_of(stamps(base.bars), base.series, stamps(view.bars), view.series, on_host(found), before)
+            unit = finest(base.bars, view.bars)
+            fine, coarse = stamps(base.bars, unit), stamps(view.bars, unit)
+            host, after = as_of(fine, base.series, coarse, view.series, on_host(found), before)
             found = xp.asarray(host)
             if last is not None:
                 last[at] = after

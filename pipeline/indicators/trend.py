@@ -6,7 +6,7 @@ from math import nan
 
 from ..recurrence import Floats
 from .rows import window_places
-from .running import full_range, smoothed
+from .running import full_range, lasts, smoothed
 from .spec import Indicator, Output, Param, forgets
 
 
@@ -133,6 +133,7 @@ def _adx(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, first: int
     mean of 100 |+DI - -DI| / (+DI + -DI).
 
     +DM is the rise of the high where it is above the fall of the low and above 0, else 0; -DM is that fall likewise.
+    All are 0 where there has been no range, or none for so long that its sum no longer `lasts`.
     """
     size, share = p[0], 1.0 / p[0]
     for t in range(first, x_CTS.shape[1]):
@@ -155,12 +156,17 @@ def _adx(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, first: int
             total = total * keep + reach
             ups = ups * keep + up
             downs = downs * keep + down
-            scale = 100.0 / total
-            scale = scale if total > 0.0 else 0.0
+            some, scale = lasts(total), 100.0 / total
+            scale = scale if some else 0.0
             plus, minus = ups * scale, downs * scale
+            total = total if some else 0.0
+            ups = ups if some else 0.0
+            downs = downs if some else 0.0
+            plus = plus if plus < 100.0 else 100.0
+            minus = minus if minus < 100.0 else 100.0
             both, gap = plus + minus, plus - minus
             gap = gap if gap > 0.0 else -gap
-            dx = 100.0 * gap / both
+            dx = 100.0 * (gap / both)
             dx = dx if both > 0.0 else 0.0
             smooth = smoothed(smooth, dx, count - size, size, share)
             state_KS[1, s] = total
@@ -203,6 +209,8 @@ def _aroon(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, first: i
         for s in range(x_CTS.shape[2]):
             known = state_KS[0, s] + bar > size
             up, down = scale * out_OTS[0, t, s], scale * out_OTS[1, t, s]
+            up = up if up < 100.0 else 100.0
+            down = down if down < 100.0 else 100.0
             out_OTS[0, t, s] = up if known else nan
             out_OTS[1, t, s] = down if known else nan
             out_OTS[2, t, s] = up - down if known else nan

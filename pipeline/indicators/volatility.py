@@ -141,6 +141,7 @@ def _range_volatility(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Float
             drift = up * (up - day) + down * (down - day)
             drift_gone = up_gone * (up_gone - day_gone) + down_gone * (down_gone - day_gone)
             state_KS[11, s] = unchanged(state_KS[11, s], reach == 0.0, count + 1.0)
+            state_KS[21, s] = unchanged(state_KS[21, s], drift == 0.0, count + 1.0)
             change, turn = (reach - reach_gone) * (reach + reach_gone), (day - day_gone) * (day + day_gone)
             two_sums(state_KS, 1, s, change, reach * reach, drift - drift_gone, drift, count, size)
             two_sums(state_KS, 6, s, day - day_gone, day, turn, day * day, count, size)
@@ -169,7 +170,7 @@ def _range_volatility(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Float
             parkinson, klass, satchell = quarter * reaches, 0.5 * inverse * reaches - middle * squares, inverse * drifts
             parkinson = parkinson if moves else 0.0
             klass = klass if moves else 0.0
-            satchell = satchell if moves else 0.0
+            satchell = satchell if state_KS[21, s] < size else 0.0
             within = sample * (squares - days * days * inverse)
             within = within if moves else 0.0
             between = sample * (night_squares - nights * nights * inverse)
@@ -197,7 +198,7 @@ range_volatility = Indicator(
         Output("yang_zhang", "ratio", bounds=(0.0, inf)),
     ),
     scratch=4,
-    state=21,
+    state=22,
     past=lambda n: n + 1,
     own=lambda n: n,
     ready=lambda n: n + 1,

@@ -47,7 +47,7 @@ def _relative_volume(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats
             count, volume = state_KS[0, s] + bar, x_CTS[0, t, s]
             total = one_sum(state_KS, 1, s, volume - x_CTS[0, t - n, s], volume, count, size)
             ratio = size * volume / total
-            ratio = ratio if volume > 0.0 else 0.0
+            ratio = ratio if ratio > 0.0 else 0.0  # also 0 / 0, and what an absurd volume left
             out_OTS[0, t, s] = ratio if count >= size else nan
 
 
@@ -88,6 +88,7 @@ def _volume_ratio(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, f
             ups, downs = two_sums(state_KS, 1, s, up - left_up, up, down - left_down, down, count - 1.0, size)
             state_KS[6, s] = still
             value = 100.0 * (ups if ups > 0.0 else 0.0) / downs
+            value = 0.0 if value < 0.0 else value
             value = value if still < size else 0.0
             out_OTS[0, t, s] = value if count > size else nan
 
@@ -143,11 +144,12 @@ def _volume_deviation(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Float
         for s in range(x_CTS.shape[2]):
             count = state_KS[0, s] + bar
             volume = x_CTS[0, t, s]
-            equal = unchanged(state_KS[8, s], volume == x_CTS[0, t - 1, s], count)
-            state_KS[8, s] = equal
+            equal = unchanged(state_KS[9, s], volume == x_CTS[0, t - 1, s], count)
+            state_KS[9, s] = equal
             anchor, mean, variance = anchored(state_KS, 1, s, volume, x_CTS[0, t - n, s], count, size)
             deviation = sample * math.sqrt(variance if equal < size - 1.0 else 0.0)
             level, spread = (anchor + mean) / volume, deviation / volume
+            level = 0.0 if level < 0.0 else level
             level = level if volume > 0.0 else 0.0
             spread = spread if volume > 0.0 else 0.0
             out_OTS[0, t, s] = level if count >= size else nan
@@ -163,7 +165,7 @@ volume_deviation = Indicator(
         Output("volume_mean_ratio", "ratio", bounds=(0.0, inf)),
         Output("volume_deviation_ratio", "ratio", bounds=(0.0, inf)),
     ),
-    state=9,
+    state=10,
     past=lambda n: n,
     ready=lambda n: n,
     warmup=lambda n: 2 * n,

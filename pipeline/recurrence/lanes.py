@@ -1,8 +1,9 @@
 """The GPU driver: one thread a lane calls the same kernels on time-major tiles. A lane is a series, or a piece of a
 long one, with one set of parameters.
 
-All kernels of a batch run at once, each on a stream of its own; memory is made once, and nothing of the data goes
-through the host. The CUDA simulator runs every line of it with NumPy arrays. Not run on hardware so far.
+All batches, and all kernels of one, run at once, each kernel on a stream of its own; memory is made once, and nothing
+of the data goes through the host. The CUDA simulator runs every line of it with NumPy arrays. Not run on hardware so
+far.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import cuda
+from numba import config, cuda
 
 from .grids import column_grid, kernel_grid, tile_grid
 from .pieces import Pieces, cut_series, cuts_of
 from .plan import AS_IS, Carry, Plan, Series
 
-BYTES = 8 << 30  # of tiles at once, unless a chunk is given
+BYTES = 8 << 30  # of tiles at once, unless a chunk is given; never more than half of what is free
 STREAMS = 32  # of a batch
+_EVENT = {} if config.ENABLE_CUDASIM else {"timing": False}  # the simulator's take no options
 
 
 class Shape(NamedTuple):
@@ -55,21 +57,27 @@ def run_lanes(
     threads as it holds at once): cut, results agree with uncut ones within the tolerance of the indicators, not bit for
     bit. pieces : cut the longest series into so many, and others alike, whatever is wanted; 1 = cut nothing. A pass
     with infinite warm-up is never cut. A carry that is given leaves cut series with their last piece's state.
-    chunk : bars that are time-major at once, None = as many as fit into BYTES; no bit depends on it.
+    chunk : bars that are time-major at once, None = as many as fit into BYTES and half of the free memory; no bit
+    depends on it.
     """
     if not series.lengths.any():
         return
     xp = sys.modules[type(src_CN).__module__.partition(".")[0]]
     batches = batches_of(plan, series, xp, carry=carry, chunk=chunk, lanes=lanes, pieces=pieces, shape=shape)
     caller, src, dst = _caller(xp), as_given(src_CN), as_given(dst_ON)
-    for i, batch in enumerate(batches):
-        streams = _streams(cuda.current_context().device, i)
-        _wait(caller, streams[0])
-        for begin in batch.begins:
-            batch.load(src, begin, streams[0])
-            batch.step(begin, streams)
-            batch.store(dst, begin, streams[0])
-        _wait(streams[0], caller)
+    ways = [_streams(cuda.current_context().device, i) for i in range(len(batches))]
+    try:
+        _wait(caller, *(streams[0] for streams in ways))
+        for batch, streams in zip(batches, ways):
+            for begin in batch.begins:
+                batch.load(src, begin, streams[0])
+                batch.step(begin, streams)
+                batch.store(dst, begin, streams[0])
+        for streams in ways:
+            _wait(streams[0], caller)
+    except BaseException:
+        cuda.synchronize()  # else the tiles would be let go, and given to others, while kernels still write to them
+        raise
     if carry is not None:
         past = _past(src_CN, series, carry.past_CHN, xp)
         for batch in batches:
@@ -93,9 +101,8 @@ def batches_of(
         pieces = 1
     warmups = [p.warmup for p in plan.passes]
     cuts = cuts_of(warmups, series, lanes=_capacity() if lanes is None else lanes, pieces=pieces)
-    resumed = carry if carry is not None and carry.begun else None
-    size = BYTES // len(cuts)
-    return [Batch(plan, cut.passes, cut_series(series, cut), xp, resumed, chunk, size, shape) for cut in cuts]
+    size = _bytes(xp) // len(cuts)
+    return [Batch(plan, cut.passes, cut_series(series, cut), xp, carry, chunk, size, shape) for cut in cuts]
 
 
 class Batch:
@@ -196,17 +203,23 @@ class Batch:
             )  # fmt: skip
 
     def keep(self, carry: Carry, series: Series) -> None:
-        """Leave the state after the last bars of all series; the count is that of the whole series, cut or not."""
+        """Leave the state after the last bars of all series, with one kind of NaN; the count is that of the whole
+        series, cut or not.
+        """
         last = np.flatnonzero(self.pieces.last)
         which = self.pieces.series[last]
         lengths, n, lanes = (self.xp.asarray(each) for each in (series.lengths[which], which, last))
         for i, k, o in zip(self.passes, self.state_rows, self.out_rows):
             p, meta = self.plan.passes[i], self.plan.table.meta[i]
             carry.state_KN[meta[2], n] += lengths
-            carry.state_KN[meta[2] + 1 : meta[3], n] = self.state_KS[k + 1 : k + p.state, lanes]
+            carry.state_KN[meta[2] + 1 : meta[3], n] = self._one_nan(self.state_KS[k + 1 : k + p.state, lanes])
             if p.own:
                 own = slice(self.H - p.own, self.H)
-                carry.own_QHN[meta[9] : meta[9] + p.outputs, own, n] = self.out_OTS[o : o + p.outputs, own, lanes]
+                kept = self._one_nan(self.out_OTS[o : o + p.outputs, own, lanes])
+                carry.own_QHN[meta[9] : meta[9] + p.outputs, own, n] = kept
+
+    def _one_nan(self, values: Any) -> Any:
+        return self.xp.where(self.xp.isnan(values), self.xp.nan, values)
 
     def _resume(self, carry: Carry, lanes: Any, n: Any) -> None:
         for i, k, o in zip(self.passes, self.state_rows, self.out_rows):
@@ -241,6 +254,14 @@ def _capacity() -> int:
     return int(getattr(device, "MULTIPROCESSOR_COUNT", 0) * getattr(device, "MAX_THREADS_PER_MULTI_PROCESSOR", 0))
 
 
+def _bytes(xp: Any) -> int:
+    """Return how many bytes tiles may take: what CuPy keeps for later is as free as what the device has left."""
+    if xp is np:
+        return BYTES
+    free = xp.cuda.runtime.memGetInfo()[0] + xp.get_default_memory_pool().free_bytes()
+    return int(min(BYTES, free // 2))
+
+
 @functools.cache
 def _streams(device: Any, batch: int) -> list[Any]:
     return [cuda.stream() for _ in range(STREAMS)]
@@ -253,7 +274,7 @@ def _caller(xp: Any) -> Any:
 
 def _wait(first: Any, *streams: Any) -> None:
     """Let streams wait for what has been given to the first one so far."""
-    event = cuda.event()
+    event = cuda.event(**_EVENT)
     event.record(first)
     for stream in streams:
         event.wait(stream)

@@ -140,7 +140,7 @@ class Carry:
     """Hold what every series needs to go on after its last bar; drivers read it and leave the new one in its place.
 
     past_CHN : the last H input rows; own_QHN : the last H rows of outputs that their kernels look back at; state_KN :
-    kernel state.
+    kernel state. All NaN are one, so that equal carries have equal bits.
     """
 
     past_CHN: Any
@@ -155,10 +155,6 @@ class Carry:
             xp.full((plan.own, plan.past, series), xp.nan),
             xp.zeros((plan.state, series)),
         )
-
-    @property
-    def begun(self) -> bool:
-        return bool((self.state_KN != 0.0).any())
 
 
 class Series(NamedTuple):

@@ -37,8 +37,7 @@ def _run(
     past_CHN: Any,
     own_QHN: Any,
     state_KN: Any,
-    resume: bool,
-    keep: bool,
+    carried: bool,
     low: int,
     high: int,
     lanes: int,
@@ -48,8 +47,8 @@ def _run(
     buffers: int,
     close: int,
 ) -> None:
-    """Run tiles low..high; `resume` starts each lane from its carry (lanes of a tile have equal lengths then), `keep`
-    leaves the new one.
+    """Run tiles low..high; `carried` starts each lane from its carry and leaves the new one, with one kind of NaN
+    (lanes of a tile have equal lengths then).
     """
     C = src_CN.shape[0]
     lane = np.empty(lanes, np.int64)
@@ -72,8 +71,8 @@ def _run(
         x = x_flat[: C * R * S].reshape((C, R, S))
         out = out_flat[: buffers * R * S].reshape((buffers, R, S))
         skip = (
-            chunks * T - longest if resume else 0
-        )  # rows before the first new bar, the same for all lanes of a resumed tile
+            chunks * T - longest if carried else 0
+        )  # rows before the first new bar, the same for all lanes of a carried tile
         x[:, :H] = 0.0
         out[:, :H] = np.nan
         state = np.zeros((K, S))
@@ -81,7 +80,7 @@ def _run(
             i = lane[s]
             pads[s] = chunks * T - lengths[i]
             offsets[s] = starts[i] - pads[s]
-            if resume:
+            if carried:
                 for k in range(K):
                     state[k, s] = state_KN[k, i]
             else:
@@ -90,7 +89,7 @@ def _run(
         for n in range(chunks):
             for c in range(C):
                 to_tile(x_flat, (c * R + H) * S, S, T, src_CN[c], offsets, pads)
-            if n == 0 and resume:
+            if n == 0 and carried:
                 for c in range(C):
                     for t in range(H):
                         for s in range(S):
@@ -134,11 +133,11 @@ def _run(
             for s in range(S):
                 pads[s] -= T
                 offsets[s] += T
-        if keep:
+        if carried:
             for s in range(S):
                 i = lane[s]
                 for k in range(K):
-                    state_KN[k, i] = state[k, s]
+                    state_KN[k, i] = state[k, s] if state[k, s] == state[k, s] else np.nan
                 for c in range(C):
                     for t in range(H):
                         past_CHN[c, t, i] = x[c, t, s]
@@ -146,7 +145,8 @@ def _run(
                     if meta[j, 6] > 0:
                         for q in range(meta[j, 5]):
                             for t in range(H - meta[j, 6], H):
-                                own_QHN[meta[j, 9] + q, t, i] = out[meta[j, 4] + q, t, s]
+                                value = out[meta[j, 4] + q, t, s]
+                                own_QHN[meta[j, 9] + q, t, i] = value if value == value else np.nan
 
 
 @functools.cache
@@ -159,7 +159,7 @@ def _signature(dtype: np.dtype[Any]) -> Any:
         types.Array(f64, 3, "C"),
     )
     dst = types.Array(types.float32 if dtype == np.float32 else f64, 2, "C")
-    return types.void(i1, i2, i2, f2, i1, i1, i1, i1, f2, dst, f3, f3, f2, types.boolean, types.boolean, *([i64] * 8))
+    return types.void(i1, i2, i2, f2, i1, i1, i1, i1, f2, dst, f3, f3, f2, types.boolean, *([i64] * 8))
 
 
 def load(plan: Plan, dtype: Any) -> None:
@@ -183,22 +183,22 @@ def run_tiles(
     of threads.
 
     src_CN : (C, rows) float64, all finite, oldest bar first in each series. dst_ON : (columns, rows) float64 or
-    float32, written at the rows of `series`. carry : the state after earlier bars, replaced by the state after these;
-    None = series begin here. lanes and chunk : multiples of 8, series and bars of a tile. An output at bar t sees
-    bars up to and including t.
+    float32, written at the rows of `series`. carry : the state after earlier bars, replaced by the state after these,
+    whose bits depend on no cut in time, tile or neighbour either; None = series begin here. lanes and chunk : multiples
+    of 8, series and bars of a tile. An output at bar t sees bars up to and including t.
     """
     if lanes % BLOCK or chunk % BLOCK:
         raise ValueError(f"expected lanes and chunk as multiples of {BLOCK}, got {lanes} and {chunk}")
-    resume = carry is not None and carry.begun
-    for part in _level(series, lanes) if resume else [series]:
-        _run_all(plan, src_CN, part, dst_ON, carry, resume, threads, lanes, chunk)
+    for part in [series] if carry is None else _level(series, lanes):
+        _run_all(plan, src_CN, part, dst_ON, carry, threads, lanes, chunk)
 
 
 def _level(series: Series, lanes: int) -> list[Series]:
     """Return series in two parts, one after the other, such that tiles of the second hold one length each.
 
-    Lanes that go on have their past right before their first new bar, so those of a tile must begin together. Series
-    sorted by length differ little within a tile: what one has beyond the shortest is run first.
+    Lanes that go on have their past right before their first new bar, so those of a tile must begin together; so must
+    new ones, since what kernels make of the zeros before a shorter lane would stay in its carry. Series sorted by
+    length differ little within a tile: what one has beyond the shortest is run first.
     """
     order = np.argsort(-series.lengths, kind="stable")
     sorted_lengths = series.lengths[order]
@@ -216,7 +216,6 @@ def _run_all(
     series: Series,
     dst_ON: Any,
     carry: Carry | None,
-    resume: bool,
     threads: int,
     lanes: int,
     chunk: int,
@@ -226,7 +225,7 @@ def _run_all(
     order = order[series.lengths[order] > 0]
     if order.size == 0:
         return
-    cuts = _cuts(series.lengths[order], lanes, equal=resume)
+    cuts = _cuts(series.lengths[order], lanes, equal=carry is not None)
     at = carry or Carry.fresh(plan, 0)
     run = compiled(_run, _signature(dst_ON.dtype), alias=True)
     kernels = addresses([p.kernel for p in plan.passes])
@@ -234,7 +233,7 @@ def _run_all(
     def job(low: int, high: int) -> None:
         run(
             kernels, table.meta, table.writes, table.params, cuts, order, series.starts, series.lengths, src_CN, dst_ON,
-            at.past_CHN, at.own_QHN, at.state_KN, resume, carry is not None, low, high,
+            at.past_CHN, at.own_QHN, at.state_KN, carry is not None, low, high,
             lanes, chunk, plan.past, plan.state, table.buffers, plan.close,
         )  # fmt: skip
 

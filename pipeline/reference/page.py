@@ -17,6 +17,7 @@ from storage.section import Section
 from .. import cross_section, indicators
 from ..features.section import SETS, feature_set
 from ..indicators import Indicator, Spec, resolve
+from ..indicators.libraries import FORMULAS
 from ..indicators.spec import Output, Param
 from ..resample import MINUTES, PERIODS
 from ..universe import UniverseSection
@@ -29,7 +30,7 @@ features:
   - {indicator: sma, params: {n: [20, 60]}, over: close, names: {sma: "MA{n}"}}
   - {indicator: macd, outputs: [macd_histogram], over: close}
   - {indicator: rsi, params: {n: 14}, at: 1w}
-  - {indicator: volatility, outputs: [volatility], cross: [{neutralise: [sector, size]}, rank]}
+  - {indicator: volatility, outputs: [volatility], cross: [{neutralise: [sector]}, rank]}
 """
 PICTURES = "indicators"  # the folder of pictures beside the page
 TOLERANCE = 1e-9
@@ -59,6 +60,7 @@ def page() -> str:
         intervals=_names([*MINUTES, "1d", *PERIODS]),
         operators=_lines(_operators()),
         universe=_lines(_settings(UniverseSection)),
+        refused=_names(one.name for one in indicators.ALL if one.name not in FORMULAS),
         families="\n".join(_family(family) for family in families()),
     )
     return filled.rstrip() + "\n"

@@ -225,13 +225,23 @@ def swapped(path: Path) -> None:
     shutil.copyfile(other, path)
 
 
+def reworded(old: str, new: str) -> Callable[[Path], Any]:
+    def act(path: Path) -> None:
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+    return act
+
+
 DAMAGE: list[tuple[str, Callable[[Path], Any]]] = [
     *(
         (suffix, act)
         for suffix in (".parquet", ".npz")
         for act in (torn, flipped, Path.unlink, lambda p: p.write_bytes(b""), lambda p: p.write_bytes(b"PK\3\4 no zip"))
     ),
-    (".parquet", swapped),
+    *((suffix, swapped) for suffix in (".parquet", ".npz", ".json")),
+    (".json", reworded('"digest": "', '"digest": "0')),
+    (".json", reworded('"rows"', '"sows"')),
     *(
         (".json", lambda p, text=text: p.write_text(text))
         for text in ("", "{", "[]", "{}", '{"checksum": 1}', '{"checksum": "a"}')

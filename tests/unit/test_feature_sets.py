@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
+from pipeline.config import ConfigError, load
 from pipeline.features.section import SETS, FeatureError, FeatureSection, feature_set
 from pipeline.indicators import compute, reads, resolve
 from pipeline.receipt import Receipt
+from pipeline.universe import UniverseSection
 from storage.lake import Lake
 from tests.feature_stage import NAMES, Alone, rows, stage
 from tests.market import bars, ingested
@@ -78,14 +81,30 @@ def test_the_key_of_auto_holds_the_sets_it_stands_for(monkeypatch: pytest.Monkey
         ("", "a list of specs under 'features' in .*mine.yaml, got 'None'"),
         ("features: [{indicator: sma}, sma]", "mine.yaml, feature 2"),
         ("features: [{indicator: sma, windows: 3}]", "mine.yaml, feature 1: .*windows"),
+        ("features: [{indicator: sma, parameters: {n: 3}}]", "feature 1: expected keys .*; did you mean 'params'"),
+        ("features: [null]", "feature 1: expected a spec such as .*, got None"),
+        ("features: [sma]", "feature 1: expected a spec .*got 'sma'; write {indicator: sma}"),
+        ("features: [{indicator: sma}, {indicator: RSI}]", "mine.yaml, feature 2: .*'RSI'; did you mean 'rsi'"),
+        ("features: [{indicator: rsi, params: {n: fourteen}}]", "a number, .*'n' of indicator 'rsi', got 'fourteen'"),
+        ("features: [{indicator: rsi, params: {n: [5, x]}}]", r"'n' of indicator 'rsi', got \[5, 'x'\]"),
+        ("features: [{indicator: rsi, params: {period: 5}}]", "got 'period'; did you mean 'n'"),
+        ("features: [{indicator: sma, cross: rank}]", r"a list of operators such as \[winsorise, zscore\], got 'rank'"),
+        ("features: [{indicator: sma, cross: [{winsorise: 0.7}]}]", "feature 1: expected a limit .*got 0.7"),
+        ("features: [{indicator: sma, names: {sma: member}}]", "target or universe, got 'member'"),
+        ("features: [{indicator: sma}]\nuniverse: {}", "about and features at the top of .*mine.yaml, got 'universe'"),
+        ("feature: [{indicator: sma}]", "got 'feature'; did you mean 'features'"),
+        ("features: [{indicator: sma, at: 1x}]", "feature 1: expected an interval for 'at' .*got '1x'; did you mean"),
         ("features: [{indicator: smaa}]", "did you mean 'sma'"),
         ("features: [{indicator: sma, params: {m: 3}}]", r"expected parameters \['n'\] for indicator 'sma', got 'm'"),
         ("features: [{indicator: sma, params: {n: 0}}]", "a whole number from 2 to .* for parameter 'n'"),
         ("features: [{indicator: bollinger, outputs: [zscor]}]", "did you mean 'zscore'"),
         ("features: [{indicator: rsi, over: close}]", "an output in units of price"),
         ("features: [{indicator: roc, cross: [ranc]}]", "mine.yaml, feature 1: .*did you mean 'rank'"),
-        ("features: [{indicator: roc, names: {roc: close}}]", "no column of bars or target, got 'close'"),
-        ("features: [{indicator: roc, names: {roc: a}}, {indicator: sma, names: {sma: a}}]", "one column of a name"),
+        ("features: [{indicator: roc, names: {roc: close}}]", "no column of bars, target or universe, got 'close'"),
+        (
+            "features: [{indicator: roc, names: {roc: a}}, {indicator: sma, names: {sma: a}}]",
+            "yaml: expected one column of",
+        ),
     ],
 )
 def test_what_is_wrong_in_a_file_is_told_with_its_place(tmp_path: Path, text: str, message: str) -> None:
@@ -93,6 +112,38 @@ def test_what_is_wrong_in_a_file_is_told_with_its_place(tmp_path: Path, text: st
     path.write_text(text)
     with pytest.raises(ValidationError, match=f"(?s){message}"):
         FeatureSection(set=str(path))
+    with pytest.raises(ConfigError) as error:
+        load(["--features.set", str(path)], "test", "")
+    said = str(error.value)
+    assert said.startswith(("features.set: expected ", "features.set: mine.yaml")) and said.endswith("(command line)")
+    assert said.count("mine.yaml") == 1
+    assert "alue error" not in said and "pydantic" not in said and "\n" not in said
+
+
+def test_a_set_without_columns_and_names_taken_twice_are_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match=r"expected columns, got features.set none and no features.extra"):
+        FeatureSection(set="none")
+    with pytest.raises(ConfigError, match=r"^features: expected columns, got features.set none and .*; name some$"):
+        load(["--features.set", "none"], "test", "")
+    path = tmp_path / "mine.yaml"
+    path.write_text("features: [{indicator: roc, names: {roc: a}}]")
+    with pytest.raises(ValidationError, match="one column of a name, got 'a'"):
+        FeatureSection(set=str(path), extra=({"indicator": "sma", "names": {"sma": "a"}},))
+    with pytest.raises(ValidationError, match=r"extra, feature 2: expected keys .*'parms'; did you mean 'params'"):
+        FeatureSection(extra=({"indicator": "sma"}, {"indicator": "sma", "parms": {}}))
+
+
+FEW = UniverseSection(largest=5)
+
+
+def test_no_feature_may_have_the_name_of_a_column_beside_it(market: Path) -> None:
+    extra = tuple({"indicator": "roc", "cross": [{"neutralise": [by]}]} for by in ("sector", "size"))
+    stage(market, Alone(), FeatureSection(set="close", level="numba", extra=extra), out="beside", universe=FEW)
+    beside = pq.read_schema(next((market / "beside" / "targets").iterdir())).names
+    assert {"member", "turnover", "sector", "size", "y_1", "y_1_end"} <= set(beside)
+    for name in beside:
+        with pytest.raises(ValidationError, match=f"target or universe, got '{name}'"):
+            FeatureSection(extra=({"indicator": "roc", "names": {"roc": name}},))
 
 
 def test_files_that_are_not_there_are_told(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from pydantic import ValidationError
 
 from pipeline import krx
 from pipeline.features.section import FeatureError, FeatureSection
@@ -198,10 +199,33 @@ def test_chunks_and_threads_change_nothing(tmp_path: Path, interval: str) -> Non
 
 
 def test_intervals_that_are_not_there_are_named(tmp_path: Path) -> None:
+    ingested(tmp_path / "quarters", bars(NAMES[:2], 30, interval="15m"))
+    wanted = FeatureSection(set="close", level="numba", interval="15m", extra=({"indicator": "roc", "at": "1h"},))
+    with pytest.raises(FeatureError, match="bars of 15m, got at: 1h; ingest it"):
+        stage(tmp_path / "quarters", Alone(), wanted)
     ingested(tmp_path, TABLES["1d"])
-    for at in ("1h", "2d"):
-        extra = ({"indicator": "roc", "at": at},)
-        with pytest.raises(FeatureError, match=rf"bars of 1d, got at: {at}; ingest it"):
-            stage(tmp_path, Alone(), FeatureSection(set="close", level="numba", extra=extra))
     with pytest.raises(FeatureError, match=r"bars of 1d, got --features.interval 15m; ingest it"):
         stage(tmp_path, Alone(), FeatureSection(level="numba", interval="15m"))
+
+
+@pytest.mark.parametrize(
+    ("interval", "at", "message"),
+    [
+        ("1x", "", "an interval for bars such as .*got '1x'; did you mean"),
+        ("1D", "", "got '1D'; did you mean '1d'"),
+        ("2d", "", "got '2d'; did you mean '1d'"),
+        ("1d", "1x", "extra, feature 1: expected an interval for 'at' .*got '1x'; did you mean"),
+        ("1d", "1d", "'at' coarser than the bars, which are of 1d, got 1d for roc_10@1d"),
+        ("1h", "15m", "'at' coarser than the bars, which are of 1h, got 15m for roc_10@15m"),
+        ("4h", "60m", "'at' coarser than the bars, which are of 4h, got 60m"),
+        ("1mo", "1w", "'at' coarser than the bars, which are of 1mo, got 1w"),
+    ],
+)
+def test_intervals_that_cannot_be_are_refused_at_once(interval: str, at: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        FeatureSection(interval=interval, extra=({"indicator": "roc", "at": at},))
+
+
+def test_intervals_of_files_are_taken() -> None:
+    for interval, at in (("10m", "4h"), ("90m", "2h"), ("4h", "1d"), ("1w", "1mo")):
+        assert FeatureSection(interval=interval, extra=({"indicator": "roc", "at": at},)).interval == interval

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.indicators import ALL
+from pipeline.indicators import ALL, Indicator
 from tests.columns import difference, of_one
 from tests.naive import TWINS
-from tests.walks import Array, walk
+from tests.walks import Array, coarse, halted, walk
 
 FLAT = {
     "rsi": 0.0, "fast_k": 0.0, "slow_d": 0.0, "williams_r": 0.0, "cci": 0.0, "bollinger_percent_b": 0.5, "zscore": 0.0,
@@ -113,3 +113,66 @@ def test_renewed_sums_forget_an_absurd_bar(absurd: tuple[str, ...]) -> None:
         late = slice(201 + 3 * int(one.ready(*one.values({}))), None)
         for name, values in of_one(one, bars, {}).items():
             assert difference(values[late], of_one(one, spoilt, {})[name][late]) < 1e-9, name
+
+
+@pytest.mark.parametrize("one", ALL, ids=lambda one: one.name)
+def test_nothing_is_left_of_smoothings_after_a_very_long_halt(one: Indicator) -> None:
+    """Until what is kept of a range is no longer a normal number: a ratio of two of them is no number, or noise."""
+    bars = walk(12_000, 13)
+    shortest = {p.name: p.low if p.whole else p.default for p in one.params}
+    shortest |= {name: shortest[name] + i for i, name in enumerate(one.rising)}
+    for params, end in (({}, 11_500), (shortest, 1_100), (shortest, 1_800)):
+        ready = int(one.ready(*one.values(params)))
+        for name, values in of_one(one, halted(bars, 200, end), params).items():
+            assert np.isfinite(values[max(ready - 1, 0) :]).all(), name
+            if name in ("rsi", "cmo", "stoch_rsi_k", "plus_di", "minus_di") and end > 1_100:
+                assert (values[end - 50 : end] == 0.0).all(), name
+
+
+@pytest.mark.parametrize("one", [one for one in ALL if one.counts == "bars"], ids=lambda one: one.name)
+def test_a_warmup_of_bars_holds_over_halts_and_coarse_prices(one: Indicator) -> None:
+    """So that series may be cut there."""
+    if (warmup := one.warmup(*one.values({}))) == float("inf"):
+        pytest.skip(f"{one.name} depends on its whole history, and says so")
+    for bars in (coarse(walk(3_000, 1, step=0.003), 500.0), halted(halted(walk(2_600, 1), 500, 1_400), 1_450, 1_700)):
+        whole = of_one(one, bars, {})
+        for start in (490, 590, 1_000, 1_490, 1_650):
+            late = of_one(one, {name: values[start:] for name, values in bars.items()}, {})
+            for name, values in whole.items():
+                size = np.abs(values[np.isfinite(values)]).max()
+                gap = np.abs(values[start:] - late[name])[int(warmup) :]
+                assert gap.size == 0 or np.nanmax(gap) <= one.tolerance * size, (name, start)
+
+
+@pytest.mark.parametrize("outlier", [[1e7], [1e7, 6e6, 2e6]], ids=["one", "three"])
+def test_windows_after_an_outlier_lose_no_digits(outlier: list[float]) -> None:
+    """Wherever it lies between two renewals of the sums. It is whole, so that sums of squares are exact."""
+    rng = np.random.default_rng(0)
+    worst = 0.0
+    for at in range(200, 221):
+        bars = walk(400, 1)
+        bars["volume"] = np.floor(rng.uniform(20, 60, 400))
+        bars["volume"][at : at + len(outlier)] = outlier
+        (one,) = (one for one in ALL if one.name == "volume_deviation")
+        expected = TWINS[one.name](bars, 20.0)["volume_deviation_ratio"]
+        got = of_one(one, bars, {})["volume_deviation_ratio"]
+        worst = max(worst, float(np.abs(got / expected - 1.0)[at + len(outlier) + 20 :].max()))
+    assert worst < 1e-12
+
+
+@pytest.mark.parametrize("name", ["market", "price_volume", "weighted_move", "volatility", "moments"])
+def test_a_close_of_zero_leaves_what_is_not_finite_and_nothing_wrong(name: str) -> None:
+    """Returns from it on are not finite: what is known while they are in the sums is right, and later all is known."""
+    (one,) = (one for one in ALL if one.name == name)
+    bars = walk(600, 1)
+    bars["close"][200] = 0.0
+    n = int(one.values({})[0])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = TWINS[name](bars, *one.values({}))
+    for column, values in of_one(one, bars, {}).items():
+        if column not in ("log_return", "price_volume_correlation"):
+            assert not np.isfinite(values[202 : 201 + n]).any(), column
+        late = values[202 + 3 * n :]
+        assert np.isfinite(late).all(), column
+        known = np.isfinite(values) & np.isfinite(expected[column])
+        assert difference(expected[column][known], values[known]) < 1e-9, column

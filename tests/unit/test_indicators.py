@@ -16,7 +16,7 @@ from pipeline.recurrence import Carry, run
 from tests.columns import columns, difference, of_one
 from tests.naive import TWINS
 from tests.talib_columns import HIDDEN, LOOSE, WITHOUT_TALIB, talib_columns
-from tests.walks import flat, frame, walk
+from tests.walks import Bars, flat, frame, walk
 
 BY_NAME = {one.name: one for one in ALL}
 SMALL = {
@@ -124,7 +124,7 @@ def test_looks_back_no_farther_than_it_says(one: Indicator, params: dict[str, fl
     run(plan, src, series, whole)
     carry, step = Carry.fresh(plan, 1), plan.passes[0]
     for t in range(100):
-        if carry.begun:
+        if t:
             carry.past_CHN[:, : plan.past - step.past] = 1e9
             carry.own_QHN[:, : plan.past - step.own] = 1e9
         run(plan, src, series._replace(starts=np.array([t]), lengths=np.array([1])), parts, carry=carry)
@@ -159,15 +159,31 @@ def test_follows_the_scale_of_prices_and_volumes_as_it_says(one: Indicator) -> N
             np.testing.assert_array_equal(volume[output.name], by_volume * base[output.name], err_msg=output.name)
 
 
-@pytest.mark.parametrize("one", ALL, ids=lambda one: one.name)
-def test_stays_in_its_bounds(one: Indicator) -> None:
-    quiet = {name: np.round(values / 500) * 500 for name, values in walk(800, 8, step=0.003).items()}
-    for bars in (walk(800, 9), quiet):
-        for output in one.outputs:
-            values = of_one(one, bars, {})[output.name]
-            slack = 1e-9 * max(1.0, abs(output.bounds[0]) if np.isfinite(output.bounds[0]) else 1.0)
-            assert np.nanmin(values) >= output.bounds[0] - slack
-            assert np.nanmax(values) <= output.bounds[1] + slack
+PRICES = ("open", "high", "low", "close")
+WHOLE_SHARES = [(BY_NAME["aroon"], {"n": n}) for n in (11, 22)]  # 100 / n times n is above 100
+
+
+def absurd(seed: int, names: tuple[str, ...], factor: float) -> Bars:
+    """Return a walk that is multiplied for some bars and then goes on."""
+    bars = walk(800, seed)
+    for name in names:
+        bars[name][300:350] *= factor
+    return bars
+
+
+@pytest.mark.parametrize(("one", "params"), CASES + WHOLE_SHARES, ids=lambda value: getattr(value, "name", ""))
+def test_every_finite_value_is_in_its_bounds(one: Indicator, params: dict[str, float]) -> None:
+    steps = walk(800, 8, step=0.003).items()
+    series = [{name: np.round(values / 500) * 500 if name in PRICES else values for name, values in steps}]
+    series += [walk(3_000, seed) for seed in (9, 0)]
+    for factor in (1e-323, 1e-312, 1e-160, 0.0, 1e9, 1e100, 1e290):
+        series += [absurd(3, (*PRICES, "market"), factor), absurd(3, ("volume", "turnover"), factor)]
+    found = columns(
+        frame({f"{i:02d}": bars for i, bars in enumerate(series)}), [Spec(indicator=one.name, params=params)]
+    )
+    for output, name in zip(one.outputs, found.columns):
+        values = found[name].to_numpy()[np.isfinite(found[name].to_numpy())]
+        assert output.bounds[0] <= values.min() and values.max() <= output.bounds[1], name
 
 
 def test_rows_that_are_no_bars_are_left_out() -> None:

@@ -69,8 +69,26 @@ def test_any_cut_in_time_gives_the_same_bits_and_state(src: tuple[Array, Series]
     np.testing.assert_array_equal(out, whole)
     once = Carry.fresh(PLAN, len(LENGTHS))
     run(PLAN, columns, series, np.empty_like(whole), carry=once)
-    np.testing.assert_array_equal(carry.state_KN, once.state_KN)
-    np.testing.assert_array_equal(carry.past_CHN, once.past_CHN)
+    assert bits(carry) == bits(once)
+
+
+def bits(carry: Carry) -> list[bytes]:
+    return [np.ascontiguousarray(part).tobytes() for part in (carry.past_CHN, carry.own_QHN, carry.state_KN)]
+
+
+@pytest.mark.parametrize(("lanes", "chunk"), [(8, 64), (32, 512)])
+def test_neighbours_and_tiles_change_no_bit_of_the_state(
+    src: tuple[Array, Series], whole: Array, lanes: int, chunk: int
+) -> None:
+    columns, series = src
+    together, out = Carry.fresh(PLAN, len(LENGTHS)), np.full_like(whole, 3.0)
+    run_tiles(PLAN, columns, series, out, carry=together, lanes=lanes, chunk=chunk)
+    np.testing.assert_array_equal(out, whole)
+    for i in range(len(LENGTHS)):
+        alone, one = Carry.fresh(PLAN, 1), Series(series.starts[[i]], series.lengths[[i]])
+        run_tiles(PLAN, columns, one, out, carry=alone)
+        mine = Carry(together.past_CHN[..., i], together.own_QHN[..., i], together.state_KN[..., i])
+        assert bits(alone) == bits(mine)
 
 
 def test_a_new_series_may_join_those_that_go_on(src: tuple[Array, Series], whole: Array) -> None:

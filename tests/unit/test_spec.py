@@ -82,16 +82,51 @@ WRONG = [
     ({"names": {"roc": "ROC{m}"}}, r"expected parameters \['n'\] in the name 'ROC{m}' of output 'roc', got 'm'"),
     ({"names": {"roc": "ROC{"}}, "a name of letters, .*got 'ROC{'"),
     ({"names": {"roc": ""}}, "a name of letters, .*got ''"),
-    ({"names": {"roc": "close"}}, "no column of bars or target, got 'close'"),
-    ({"names": {"roc": "y_{n}"}}, "no column of bars or target, got 'y_10'"),
+    ({"names": {"roc": "close"}}, "no column of bars, target or universe, got 'close'"),
+    ({"names": {"roc": "y_{n}"}}, "no column of bars, target or universe, got 'y_10'"),
+    ({"names": {"roc": "member"}}, "no column of bars, target or universe, got 'member'"),
+    ({"names": {"roc": "y_next"}}, "no column of bars, target or universe, got 'y_next'"),
+    ({"parms": {"n": 3}}, "expected keys among indicator, params, .* got 'parms'; did you mean 'params'"),
+    (
+        {"params": {"n": "fourteen"}},
+        "a number, or a list .* parameter 'n' of indicator 'roc', got 'fourteen'",
+    ),
+    ({"params": {"timeperiod": 3}}, r"expected parameters \['n'\] .* got 'timeperiod'; did you mean 'n'"),
+    ({"params": 3}, "numbers, or lists of them, by name .* for 'params', got 3"),
+    ({"outputs": "roc"}, "a list of outputs, .* for 'outputs', got 'roc'"),
+    ({"over": "closes"}, "expected close or close_ratio for 'over', got 'closes'; did you mean 'close'"),
+    ({"at": "1 h"}, "an interval, such as 1h, for 'at', got '1 h'"),
+    ({"names": ["x"]}, r"names of columns by output, .* for 'names', got \['x'\]"),
+    ({"indicator": None}, "the name of an indicator, .* got None"),
+    ({"indicator": "ROC"}, "got 'ROC'; did you mean 'roc'"),
+    ({"cross": "rank"}, "^expected a list of operators such as"),
+    ({"cross": [{"winsorise": 0.7}]}, "^expected a limit above 0 and below 0.5 for 'winsorise', got 0.7$"),
     ({"over": "close_ratio"}, "units of price for over: close_ratio, got 'roc'"),
 ]
 
 
 @pytest.mark.parametrize(("given", "message"), WRONG, ids=[str(i) for i in range(len(WRONG))])
 def test_what_cannot_be_asked_for_is_said(given: dict[str, Any], message: str) -> None:
-    with pytest.raises(IndicatorError, match=message):
+    with pytest.raises(IndicatorError, match=message) as error:
         resolve([{"indicator": "roc", **given}])
+    assert "\n" not in str(error.value) and "pydantic" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("specs", "message"),
+    [
+        ("rsi", r"a list of specs, such as .*, got 'rsi'"),
+        ({"indicator": "rsi"}, "a list of specs, .* put it in one"),
+        (Spec(indicator="rsi"), "a list of specs, .* put it in one"),
+        (None, "a list of specs, .* got None"),
+        (["rsi"], r"a spec such as .*, got 'rsi'; write \{indicator: rsi\}"),
+        ([None], "a spec such as .*, got None"),
+        ([{"params": {"n": 3}}], r"the key 'indicator' in a spec such as .*, got \{'params'"),
+    ],
+)
+def test_what_is_no_list_of_specs_is_said(specs: Any, message: str) -> None:
+    with pytest.raises(IndicatorError, match=message):
+        resolve(specs)
 
 
 def test_a_name_may_hold_only_what_the_output_depends_on() -> None:

@@ -75,10 +75,18 @@ def test_a_delisted_symbol_belongs_until_it_goes() -> None:
 
 
 def test_a_symbol_belongs_from_its_listing_on_or_from_its_first_trade() -> None:
-    unknown = [np.nan, 0.0, np.nan, np.nan, np.nan, np.nan]
-    assert daily(volume=unknown, listed=day(3)).reasons(**EVERYONE) == ["not_listed"] * 3 + [""] * 3
-    moved = daily(volume=[np.nan, 10, 0, 10, 10, 10], listed=day(4))
+    waiting = daily(volume=[0.0, np.nan, 0.0, 10, 10, 10], close=[1, np.nan, 1, 1, 1, 1], listed=day(3))
+    assert waiting.reasons(**EVERYONE) == ["not_listed"] * 3 + [""] * 3
+    moved = daily(volume=[0.0, 10, 0, 10, 10, 10], listed=day(4))
     assert moved.reasons(**EVERYONE) == ["not_listed"] + [""] * 5
+
+
+@pytest.mark.parametrize("volume", [np.nan, 0.0])
+def test_where_no_volume_is_known_a_close_is_trade(volume: float) -> None:
+    """A listing date that was told after a move between markets takes nothing of the history away."""
+    market = daily(volume=volume, close=[np.nan, 1, np.nan, 1, 1, 1], listed=day(5))
+    market.rows = [(*row[:5], False) for row in market.rows]  # zeros that say nothing are no halts
+    assert market.reasons(**EVERYONE) == ["not_listed"] + [""] * 5
 
 
 def test_an_administrative_flag_is_never_taken_back_in_time() -> None:
@@ -270,7 +278,7 @@ def slow(market: Market, section: UniverseSection, *, intraday: bool) -> list[st
             found = row[4] if row[4] > 0 else row[2] * row[3]
             return float(found) if found > 0 else 0.0 if row[5] else np.nan
 
-        if last("listed") and today < last("listed") and not any(row[3] > 0 for row in seen):
+        if last("listed") and today < last("listed") and not any(row[3] > 0 or not none(row) for row in seen):
             return "not_listed"
         if last("delisted") and today >= last("delisted"):
             return "not_listed"

@@ -1,8 +1,10 @@
 """The same columns by the rolling, exponential and window functions of pandas and of Polars, to compare the kernels
 with.
 
-A formula is written once and both libraries compute it. Results agree with the kernels within the tolerance that an
-indicator declares, NaN where theirs are NaN. What depends on its own value of the bar before in a way that no window or
+A formula is written once and both libraries compute it. For positive prices results agree with the kernels within the
+tolerance that an indicator declares, NaN where theirs are NaN. After a price of 0 there is no return, and each is not
+finite for as long as it takes to forget that: a library's window until the bar has left it, a kernel's sums until they
+are renewed. What depends on its own value of the bar before in a way that no window or
 exponential mean expresses, such as a stop that turns, is refused.
 """
 

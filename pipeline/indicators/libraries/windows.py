@@ -69,7 +69,8 @@ def range_volatility(b: Bars, n: int) -> list[Known]:
     squares = b.mean((up - down) ** 2, n)
     parkinson = squares / (4.0 * math.log(2.0))
     klass = 0.5 * squares - (2.0 * math.log(2.0) - 1.0) * b.mean(day**2, n)
-    satchell = b.where(quiet, 0.0, b.mean(up * (up - day) + down * (down - day), n))
+    drift = up * (up - day) + down * (down - day)
+    satchell = b.where(never(b, drift != 0.0, n), 0.0, b.mean(drift, n))
     within, between = deviation(b, day, n, 1) ** 2, deviation(b, night, n, 1) ** 2
     k = 0.34 / (1.34 + (n + 1.0) / (n - 1.0))
     both = b.where(idle, 0.0, between) + k * b.where(quiet, 0.0, within) + (1.0 - k) * satchell
@@ -77,7 +78,7 @@ def range_volatility(b: Bars, n: int) -> list[Known]:
         (_root(b, b.mean(moves**2, n), never(b, moves != 0.0, n)), n + 1),
         (_root(b, parkinson, quiet), n),
         (_root(b, klass, quiet), n),
-        (_root(b, satchell, quiet), n),
+        (_root(b, satchell, satchell < 0.0), n),
         (_root(b, both, both < 0.0), n + 1),
     ]
 
