@@ -228,6 +228,7 @@ weighted_move = Indicator(
     ready=lambda n: n + 1,
     warmup=lambda n: 2 * n + 1,
     source="Qlib Alpha158 WVMA",
+    tolerance=1e-6,  # one move 1e5 times the others leaves that much of their squares
 )
 
 ALL = (candle, bar, change_shares, change_sums, volume_change_sums, weighted_move)
