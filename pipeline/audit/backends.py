@@ -99,7 +99,7 @@ def _refused(case: Case, outcome: Outcome, name: str, values: Any, what: str, pl
     outcome.comparisons += 1
     try:
         values(case.bars.iloc[places].reset_index(drop=True))
-    except Exception:
+    except Exception:  # whatever a function raises, it has refused them
         return
     outcome.add(
         Finding(

@@ -69,7 +69,8 @@ def values_at(
     """
     base = views[""]
     size = len(base.bars)
-    out, bar = None, None
+    out: Any = None
+    bar: Any = None
     for at, part in parts.items():
         view = views[at]
         if level in LIBRARIES:
@@ -96,7 +97,7 @@ def values_at(
         out[[i for i, c in enumerate(columns) if c.at == at]] = found
     if bar is None:
         bar = np.ones(size, bool)
-    out[:, ~bar] = np.nan  # type: ignore[index]
+    out[:, ~bar] = np.nan
     return out, bar
 
 
