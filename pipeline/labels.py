@@ -52,22 +52,24 @@ def forward_returns(
     that could. A series that ended (delisted) before is left at its last close. NaN where the entry is not possible or
     the exit is not known yet.
     """
-    size = close_N.size
-    row = np.arange(size)
-    last = np.repeat(series.starts + series.lengths - 1, series.lengths)
-    bought, sold = (np.isfinite(price_N) & (price_N > 0.0) for price_N in (buy_N, sell_N))
+    size, lasts = close_N.size, series.starts + series.lengths - 1
+    row, last = np.arange(size), np.repeat(lasts, series.lengths)
+    sold = (sell_N > 0.0) & (sell_N < np.inf)
     coming = np.minimum.accumulate(np.where(sold, row, size)[::-1])[::-1]  # the first row at or after each that sells
-    entry = np.minimum(row + 1, size - 1)
-    possible = (row < last) & bought[entry]
-    wanted = row + 1 + horizon
-    exit = np.where(wanted <= last, coming[np.minimum(wanted, size - 1)], size)
-    regular = possible & (exit <= last)
-    final = np.repeat(_last_close(close_N, series), series.lengths)
-    closing = possible & ~regular & np.repeat(ended, series.lengths) & np.isfinite(final)
+    exit = np.full(size, size)
+    exit[: -1 - horizon] = coming[1 + horizon :]
+    paid = np.append(buy_N[1:], np.nan)[:size]
+    paid[lasts] = np.nan
+    possible = (paid > 0.0) & (paid < np.inf)
+    known = possible & (exit <= last)
+    exit[~known] = -1
     with np.errstate(divide="ignore", invalid="ignore"):
-        y = np.where(regular, sell_N[np.minimum(exit, size - 1)], final) / buy_N[entry] - 1.0
-    known = regular | closing
-    return np.where(known, y, np.nan), np.where(regular, exit, np.where(closing, last, -1))
+        y = np.where(known, sell_N[exit] / paid - 1.0, np.nan)
+        if ended.any():
+            final = np.repeat(np.where(ended, _last_close(close_N, series), np.nan), series.lengths)
+            closing = possible & ~known & np.isfinite(final)
+            y, exit = np.where(closing, final / paid - 1.0, y), np.where(closing, last, exit)
+    return y, exit
 
 
 def _last_close(close_N: Floats, series: Series) -> Floats:

@@ -61,6 +61,7 @@ class Lake:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._logs = {table: Log(self.path, table) for table in SCHEMAS}
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -105,7 +106,7 @@ class Lake:
 
         One commit, so that no reader sees the gap. Return how many rows are new, differ or are gone.
         """
-        if rows.num_rows == 0 and not Log(self.path, table).exists():
+        if rows.num_rows == 0 and not self._logs[table].exists():
             return 0
         query, keys = Query(None if symbols is None else frozenset(symbols), equal), KEYS[table]
         rows = lake_files.encoded(table, rows)
@@ -167,7 +168,7 @@ class Lake:
     def _opened(self, table: str) -> Log:
         """Return the log of a table that may be written to, created where there was none."""
         migrations.prepare(self.path)
-        log = Log(self.path, table)
+        log = self._logs[table]
         log.create()
         return log
 
@@ -206,7 +207,7 @@ class Lake:
         meanwhile is looked for in the version after that.
         """
         migrations.check(self.path)
-        log = Log(self.path, table)
+        log = self._logs[table]
         if not log.exists():
             return lake_files.encoded(table, SCHEMAS[table].empty_table()).select(columns)
         for _ in range(READ_ATTEMPTS):
@@ -242,13 +243,13 @@ class Lake:
 
     def periods(self, interval: str) -> list[str]:
         """Return the years, or months of intraday bars, of which the lake holds bars of any source, oldest first."""
-        log = Log(self.path, "bars")
+        log = self._logs["bars"]
         held = [dict(zip(COLUMNS["bars"], file.partition)) for file in log.latest().files] if log.exists() else []
         return sorted({at["period"] for at in held if at["interval"] == interval})
 
     def version(self, table: str) -> int:
         """Return the version of the table's log, -1 where there is no table."""
-        return Log(self.path, table).version()
+        return self._logs[table].version()
 
     # -- upkeep --------------------------------------------------------------------------------------------------------
 

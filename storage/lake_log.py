@@ -67,11 +67,10 @@ class File:
 
 @dataclass(frozen=True)
 class Version:
-    """The files of one version of a table; `delta` is delta-rs' handle, which a commit starts from."""
+    """The files of one version of a table."""
 
     number: int
     files: tuple[File, ...]
-    delta: deltalake.DeltaTable
 
 
 class Log:
@@ -79,6 +78,7 @@ class Log:
 
     def __init__(self, lake: Path, table: str) -> None:
         self.table, self.folder = table, lake / table
+        self._seen: tuple[Version, tuple[int, int]] | None = None  # the last version read and what its entry was
 
     def exists(self) -> bool:
         """Say whether the table has been created."""
@@ -131,7 +131,28 @@ class Log:
         return int(self._open().version()) if self.exists() else -1
 
     def latest(self) -> Version:
-        """Return the newest version. Raises LakeError where the log cannot be read."""
+        """Return the newest version. Raises LakeError where the log cannot be read.
+
+        Asked again it looks only whether an entry has followed: reading the log takes longer than many a partition.
+        """
+        if seen := self._seen:
+            known, entry = seen
+            if self._entry(known.number) == entry and not self._entry(known.number + 1):
+                return known
+        version = self._read()
+        written = self._entry(version.number)
+        self._seen = (version, written) if written else None
+        return version
+
+    def _entry(self, number: int) -> tuple[int, int] | None:
+        """Return what tells a log entry from another one that took its place; None where there is none."""
+        try:
+            found = (self.folder / "_delta_log" / f"{number:020d}.json").stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+    def _read(self) -> Version:
         delta = self._open()
         rows = pa.table(delta.get_add_actions(flatten=True)).to_pylist()
         columns = COLUMNS.get(self.table, ())
@@ -144,7 +165,7 @@ class Log:
             )
             for row in rows
         )
-        return Version(int(delta.version()), tuple(sorted(files, key=lambda file: file.path)), delta)
+        return Version(int(delta.version()), tuple(sorted(files, key=lambda file: file.path)))
 
     def commit(
         self, start: Version, *, add: Sequence[File], remove: Sequence[File], read: Iterable[Partition] = ()
@@ -171,7 +192,7 @@ class Log:
             actions.append(RemoveAction(file.path, True, now, file.size, values))
         names = ["/".join((self.table, *partition)) for partition in read]
         try:
-            start.delta.create_write_transaction(
+            self._open(start.number).create_write_transaction(
                 actions,
                 mode="append",
                 schema=schema_of(self.table),
@@ -197,9 +218,9 @@ class Log:
             return all(file.path in paths for file in add)
         return not any(file.path in paths for file in remove)
 
-    def _open(self) -> deltalake.DeltaTable:
+    def _open(self, number: int | None = None) -> deltalake.DeltaTable:
         try:
-            return deltalake.DeltaTable(str(self.folder))
+            return deltalake.DeltaTable(str(self.folder), version=number)
         except DeltaError as error:
             raise LakeError(
                 f"expected a readable log of the table '{self.table}' in {self.folder}/_delta_log, got: "

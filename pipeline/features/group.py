@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -22,11 +22,9 @@ import pyarrow.compute as pc
 
 from storage.lake import Backend, framed
 from storage.merge import sorted_rows
-from storage.schema import KEYS as TABLE_KEYS
 from storage.schema import TS, content_digest
 from storage.section import digest_of
 
-from .. import krx
 from ..indicators import parts_of
 from ..indicators.frame import array_of, on_host, stamps
 from ..indicators.timeframes import View, values_at
@@ -34,17 +32,15 @@ from ..labels import LabelSection
 from ..provenance import code_digest, versions
 from ..receipt import Receipt
 from ..recurrence import arrays
-from ..tradable import volume_since
 from ..universe import UniverseSection
+from .bars import KEYS, Reader
 from .facts import added, blank, counted, joined
-from .periods import Period, clock, periods, whole
+from .periods import Period
 from .pool import Block
 from .section import FeatureSection, stored
-from .seen import Seen, finite, runs_of, seen, sound
+from .seen import Seen, finite, runs_of, seen
 from .state import State, StateError
 from .targets import write_targets
-
-KEYS = ("symbol", "ts")
 
 
 @dataclass(frozen=True)
@@ -85,18 +81,13 @@ class Maker:
         self.order, self.receipt, self.symbols = order, receipt, list(symbols)
         self.section = order.features
         self.columns = stored(self.section.columns(close_only=receipt.close_only))
-        self.actions = receipt.actions()
         self.parts = parts_of(self.columns)
-        interval = self.section.interval
-        held = receipt.opened.periods(interval if interval in receipt.intervals else receipt.finer(interval))
-        spans = periods(interval, receipt.start, receipt.end)
-        self.spans = [span for span in spans if any(name.startswith(span.name) for name in held)]
-        if self.section.made_by != "kernels":
-            self.spans = whole(self.spans)
+        self.wanted = {"": (), **{at: part.reads for at, part in self.parts.items()}}
+        self.reader = Reader(receipt, self.section, order.universe, symbols, self.wanted)
+        self.spans = self.reader.spans()
         self.plans = {at: part.plan for at, part in self.parts.items()}
-        self.seconds = {"read": 0.0, "compute": 0.0, "write": 0.0}
+        self.seconds = {"compute": 0.0, "write": 0.0}
         self.computed = 0
-        self.broken: dict[str, str] = {}
 
     @cached_property
     def beginning(self) -> str:
@@ -143,9 +134,9 @@ class Maker:
         chain, since = self.beginning, datetime.min.replace(tzinfo=UTC)
         for span in self.spans:
             period = span._replace(since=since)
-            bars = self._read(period)
+            bars = self.reader.read(period)
             if bars[""].num_rows:
-                block = Block(self.order.pool / chain, self._identity(bars))
+                block = Block(self.order.pool / chain, self.reader.identity(bars))
                 yield period, bars, block
                 chain = digest_of({"chain": chain, "rows": block.rows})
                 since = span.end + timedelta(microseconds=1)
@@ -159,7 +150,7 @@ class Maker:
             cut = pa.scalar(facts["last"], TS)
             early = {at: table.filter(pc.less_equal(table["ts"], cut)) for at, table in bars.items()}
             # the cheap questions first: a folder holds the blocks of all groups and of many days
-            if early[""].num_rows == facts["rows"] and self._identity(early) == other.rows and other.facts():
+            if early[""].num_rows == facts["rows"] and self.reader.identity(early) == other.rows and other.facts():
                 yield other, facts
 
     def _made(
@@ -203,7 +194,7 @@ class Maker:
             behind.append(period)
         state = state or State.fresh(self.symbols, self.plans, self.section.dtype, arrays(self.order.backend))
         for period in reversed(behind):
-            self._values(self._read(period), state)
+            self._values(self.reader.read(period), state)
         return state
 
     def _loaded(self, block: Block) -> State | None:
@@ -212,65 +203,6 @@ class Maker:
             return State.load(block.state, block.key, self.symbols, self.plans, self.section.dtype, xp)
         except StateError:  # what it says can be computed again
             return None
-
-    def _read(self, period: Period) -> dict[str, pa.Table]:
-        """Return the raw bars of a period by interval, '' = those that the columns stand on."""
-        begin = time.perf_counter()
-        receipt, out = self.receipt, {}
-        for at in ("", *(at for at in self.parts if at)):
-            names = set(self._wanted(at)) - {"day", "market"} | {"volume"}
-            if not at:
-                names |= {"close"} | (set() if receipt.close_only else {"open"})
-                names |= {"turnover"} if self._liquidity else set()
-            table, broken = sound(self._bars(at, period, self.symbols, [*KEYS, *sorted(names)]))
-            self.broken |= broken
-            out[at] = self._with_market(table, at, period) if "market" in self._wanted(at) else table
-            if not out[""].num_rows:
-                break
-        self.seconds["read"] += time.perf_counter() - begin
-        return out
-
-    def _bars(self, at: str, period: Period, symbols: list[str], columns: list[str]) -> pa.Table:
-        interval = at or self.section.interval
-        until = min(period.end, clock(self.receipt, interval))
-        start = period.since if at else period.start
-        return self.receipt.bars(interval, symbols=symbols, columns=columns, start=start, end=period.end, until=until)
-
-    def _with_market(self, table: pa.Table, at: str, period: Period) -> pa.Table:
-        """Put the close of the market's index beside each bar of the same end; null where it has none."""
-        found = self._bars(at, period, [self.section.index(self.receipt)], ["ts", "close"])
-        place = pc.index_in(table["ts"], found["ts"].combine_chunks())
-        return table.append_column("market", found["close"].combine_chunks().take(place))
-
-    def _identity(self, bars: dict[str, pa.Table]) -> str:
-        """Name the rows of a period: what the source said, and the actions and halts that change how it is seen."""
-        return digest_of(
-            {
-                "rows": {at: content_digest(self._of_kernels(at, table)) for at, table in bars.items()},
-                "actions": content_digest(self._actions_until(_last(bars.values())), TABLE_KEYS["actions"]),
-                "halts": {at: self._halts(at, table) for at, table in bars.items()},
-            }
-        )
-
-    @property
-    def _liquidity(self) -> bool:
-        return bool(self.order.universe.min_turnover or self.order.universe.largest)
-
-    def _of_kernels(self, at: str, table: pa.Table) -> pa.Table:
-        """Leave out what only the universe reads."""
-        other = "turnover" in table.column_names and "turnover" not in self._wanted(at)
-        return table.drop_columns(["turnover"]) if other else table
-
-    def _actions_until(self, last: int) -> pa.Table:
-        day = datetime.fromtimestamp(last / 1e6, krx.KST).date()
-        mine = pc.is_in(pc.field("symbol"), pa.array(self.symbols))
-        return self.actions.filter(mine & (pc.field("ex_date") <= day))
-
-    def _halts(self, at: str, table: pa.Table) -> int | None:
-        """Return from when on a volume of zero means a halt, as far as it matters for these bars."""
-        if not pc.any(pc.equal(table["volume"], 0.0)).as_py():
-            return None
-        return min(volume_since(self.receipt, at or self.section.interval), _last([table]) + 1)
 
     def _values(self, bars: dict[str, pa.Table], state: State) -> tuple[pa.Table, dict[str, Any]]:
         """Compute the columns of some bars from the state before them, which moves on; return them with the facts."""
@@ -303,7 +235,7 @@ class Maker:
         fill = "close" if receipt.close_only else "open"
         counts = {"rows": base.series.lengths, "bars": counted(bar, base.series)}
         counts["halted"] = counted(base.halted, base.series)
-        for name in dict.fromkeys([*(n for n in self._wanted("") if n in base.raw.columns), fill]):
+        for name in dict.fromkeys([*(n for n in self.wanted[""] if n in base.raw.columns), fill]):
             counts[f"with {name}"] = counted(finite(base.raw, name), base.series)
         facts = {
             "last": max(int(stamps(view.raw).max(initial=0)) for view in views.values()),
@@ -315,25 +247,23 @@ class Maker:
         self.seconds["compute"] += time.perf_counter() - begin
         return table, facts
 
-    def _wanted(self, at: str) -> tuple[str, ...]:
-        return self.parts[at].reads if at in self.parts else ()
-
     def _view(self, table: pa.Table, at: str) -> Seen:
-        wanted = self._wanted(at) or ("close",)
+        wanted = self.wanted[at] or ("close",)
         interval = at or self.section.interval
         frame = framed(table, self.order.backend)
-        return seen(frame, self.receipt, self.actions, wanted, interval, runs_of(table))
+        return seen(frame, self.receipt, self.reader.actions, wanted, interval, runs_of(table))
 
     def _summary(self, names: list[str], facts: list[dict[str, Any]], tables: list[pa.Table]) -> dict[str, Any]:
         """Write the targets of all blocks and return what is to be said about the group."""
         begin = time.perf_counter()
         order, crossed = self.order, self.section.columns(close_only=self.receipt.close_only)
         targets = write_targets(
-            order.out, names, tables, self.receipt, self.actions, self.section.interval, order.labels, order.universe,
+            order.out, names, tables, self.receipt, self.reader.actions, self.section.interval,
+            order.labels, order.universe,
             among=bool(order.universe.largest) or any(column.cross for column in crossed),
             sized=any(operator.by for column in crossed for operator in column.cross),
         )  # fmt: skip
-        self.seconds["targets"] = time.perf_counter() - begin
+        self.seconds |= {"read": self.reader.seconds, "targets": time.perf_counter() - begin}
         symbols = added(facts)
         ready = max((c.ready for c in self.columns if not c.at), default=1)
         blanks = {name: blank(counts) for name, counts in symbols.items()}
@@ -345,7 +275,7 @@ class Maker:
             "beside": targets.beside,
             "universe": targets.why,
             "computed": self.computed,
-            "broken": self.broken,
+            "broken": self.reader.broken,
             "short": {n: c["bars"] for n, c in symbols.items() if c["bars"] < ready and not blanks[n]},
             "empty": {name: columns for name, columns in blanks.items() if columns},
             "complete": sum(counts["bars"] >= ready for counts in symbols.values()),
@@ -353,11 +283,6 @@ class Maker:
             "infinite": sum(one["infinite"] for one in facts),
             "seconds": {part: round(seconds, 4) for part, seconds in self.seconds.items()},
         }
-
-
-def _last(tables: Iterable[pa.Table]) -> int:
-    """Return the latest end of a bar, microseconds UTC; 0 without any."""
-    return max(pc.max(table["ts"]).cast(pa.int64()).as_py() or 0 for table in tables)
 
 
 def _text(column: Any) -> pa.Array:

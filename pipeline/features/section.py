@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,8 +128,17 @@ def feature_set(name: str) -> list[Spec]:
         known = ["auto", NONE, *sorted(shipped)]
         raise ValueError(f"expected a feature set or a YAML file of one, got '{name}'{nearest(name, known)}")
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"expected a feature set in {path}, got: {error}") from error
+    return list(_parsed(text, path))
+
+
+@lru_cache(maxsize=16)  # each task of a stage asks again, and YAML is slow
+def _parsed(text: str, path: Path) -> tuple[Spec, ...]:
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError as error:
         raise ValueError(f"expected a feature set in {path}, got: {' '.join(str(error).split())}") from error
     for key in found if isinstance(found, dict) else ():
         if key not in KEYS:
@@ -137,7 +147,7 @@ def feature_set(name: str) -> list[Spec]:
             )
     if not isinstance(found, dict) or not isinstance(found.get("features"), list) or not found["features"]:
         raise ValueError(f"expected a list of specs under 'features' in {path}, got {str(found)[:80]!r}")
-    return _specs(found["features"], path.name)
+    return tuple(_specs(found["features"], path.name))
 
 
 def _specs(found: Iterable[Any], where: str) -> list[Spec]:

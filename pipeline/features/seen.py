@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -84,12 +85,12 @@ def runs_of(bars: pa.Table) -> tuple[Series, list[str]] | None:
     """
     if not bars.num_rows:
         return Series(np.zeros(0, np.int64), np.zeros(0, np.int64)), []
-    codes = bars["symbol"].combine_chunks().dictionary_encode()
-    names, ts = codes.dictionary.to_pylist(), bars["ts"].cast(pa.int64()).to_numpy()
-    step = np.diff(codes.indices.to_numpy())  # numbered as they first come
-    if not ((step > 0) | ((step == 0) & (ts[1:] > ts[:-1]))).all() or names != sorted(names):
+    symbol, ts = pa.concat_arrays(bars["symbol"].chunks), bars["ts"].cast(pa.int64()).to_numpy()
+    new = pc.not_equal(symbol[1:], symbol[:-1]).to_numpy(zero_copy_only=False)
+    starts = np.append(0, np.flatnonzero(new) + 1).astype(np.int64)
+    names = symbol.take(pa.array(starts)).to_pylist()
+    if not (new | (ts[1:] > ts[:-1])).all() or any(later <= name for name, later in pairwise(names)):
         return None
-    starts = np.append(0, np.flatnonzero(step) + 1).astype(np.int64)
     return Series(starts, np.diff(np.append(starts, len(ts)))), names
 
 

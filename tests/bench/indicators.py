@@ -8,6 +8,7 @@ which is kind to it: it writes where its last columns were and are still in the 
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -194,14 +195,17 @@ def stage_overhead(pool: ThreadPoolExecutor) -> Measure:
         out_ON = np.zeros((plan.columns, count), section.dtype)
         blocks: list[Any] = []
 
+        out = folder / "stage" / "features"
+
         def stage() -> None:
-            with tempfile.TemporaryDirectory(dir=folder) as empty:
-                out = Path(empty) / "features"
-                out.mkdir()
-                job = Job(out, {"ingest": folder / "ingest"}, cluster, silent)
-                features(job, section, LabelSection(), UniverseSection())
-                if not blocks:
-                    blocks.extend(pq.read_table(path) for path in sorted(out.rglob("*.parquet")))
+            out.mkdir(parents=True)
+            job = Job(out, {"ingest": folder / "ingest"}, cluster, silent)
+            features(job, section, LabelSection(), UniverseSection())
+
+        def clear() -> None:
+            if not blocks:
+                blocks.extend(pq.read_table(path) for path in sorted(out.rglob("*.parquet")))
+            shutil.rmtree(out.parent)
 
         def read(group: list[str]) -> None:
             receipt.bars("1d", symbols=group, columns=["symbol", "ts", *names])
@@ -213,6 +217,7 @@ def stage_overhead(pool: ThreadPoolExecutor) -> Measure:
         took = timed(
             {
                 "stage": stage,
+                "clear": clear,
                 "read": lambda: list(pool.map(read, groups)),
                 "kernels": lambda: compute(plan, src_CN, series, out_ON, threads=THREADS),
                 "write": lambda: list(pool.map(write, range(len(blocks)))),
