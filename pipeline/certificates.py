@@ -25,22 +25,30 @@ def key(features: Mapping[str, Any], universe: Mapping[str, Any], receipt: Recei
 
 
 def write(data: Path, name: str, certificate: dict[str, Any]) -> Path:
-    """Keep a certificate in a data folder, in place of an earlier one of the same features; return where."""
-    path = data / FOLDER / f"{name}.json"
+    """Keep a certificate in a data folder, beside others of the same features that asked something else; return where."""
+    asked = digest_of([certificate["asked"], certificate["bars"]])
+    path = data / FOLDER / name / f"{asked}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, certificate)
     return path
 
 
 def of(data: Path, receipt: Receipt, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the certificate of what a features stage made, None where nobody audited it. manifest : the stage's."""
+    """Return the certificate of what a features stage made, None where nobody audited it: one that found something, else
+    that of the most checks on the most bars. manifest : the stage's.
+    """
     made_of = manifest.get("made_of") or {}
     sections = made_of.get("sections") or {}
     if not {"features", "universe"} <= set(sections):
         return None
-    path = data / FOLDER / f"{key(sections['features'], sections['universe'], receipt, made_of['code'])}.json"
-    found: dict[str, Any] | None = read_json(path) if path.exists() else None
-    return found
+    name = key(sections["features"], sections["universe"], receipt, made_of["code"])
+    found: list[dict[str, Any]] = [read_json(path) for path in sorted((data / FOLDER / name).glob("*.json"))]
+    return max(found, key=_weight, default=None)
+
+
+def _weight(certificate: Mapping[str, Any]) -> tuple[bool, int, int, int, str]:
+    asked, rows = certificate["asked"], certificate["bars"]["rows"]
+    return certificate["verdict"] == "found", len(asked["checks"]), rows, asked["tries"], certificate["made"]
 
 
 def digest(certificate: Mapping[str, Any] | None) -> str:

@@ -55,6 +55,8 @@ class ClusterSection(Section):
 
 # Dask's own trim threshold switches glibc's growing thresholds off: every array above 128 KiB would be mapped, cleared
 # page by page and given back, which made columns a third slower. These are the values that glibc grows to by itself.
+ENVIRONMENT = "distributed.nanny.pre-spawn-environ"
+DASK_MALLOC = {"MALLOC_TRIM_THRESHOLD_": 65536}
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": 32 << 20, "MALLOC_TRIM_THRESHOLD_": 64 << 20}
 
 
@@ -165,7 +167,12 @@ class Cluster:
             "local_directory": scratch,
             "resources": RESOURCES,
         }
-        malloc = {f"distributed.nanny.pre-spawn-environ.{name}": size for name, size in MALLOC.items()}
+        given = dask.config.get(ENVIRONMENT, {})
+        malloc = {
+            f"{ENVIRONMENT}.{name}": size
+            for name, size in MALLOC.items()
+            if given.get(name) == DASK_MALLOC.get(name)  # what the user has set stays
+        }
         with warnings.catch_warnings(), dask.config.set(malloc):
             warnings.filterwarnings("ignore", "Port .* is already in use")  # said below, in the log
             try:

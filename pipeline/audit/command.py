@@ -62,8 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
         if what != "features" and not {"-h", "--help"} & {*words}:
             raise AuditError(f"expected features, got {what or 'nothing'!r}; --help lists the options")
         own = argparse.ArgumentParser(prog=prog, add_help=False, allow_abbrev=False, exit_on_error=False)
-        own.add_argument("--start", type=date.fromisoformat)
-        own.add_argument("--end", type=date.fromisoformat)
+        own.add_argument("--start", type=_day)
+        own.add_argument("--end", type=_day)
         own.add_argument("--symbols", type=_list, default=[])
         own.add_argument("--checks", type=_list, default=list(CHECKS))
         own.add_argument("--tries", type=int, default=20)
@@ -210,6 +210,13 @@ def certificate(
         "code": {"features": code_digest(stage.split(":")[0]), "audit": code_digest(__name__)},
         "versions": versions(),
     }
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a day such as 2024-03-15, got '{text}'") from None
 
 
 def _list(text: str) -> list[str]:

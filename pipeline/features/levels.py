@@ -38,8 +38,9 @@ def chosen(section: FeatureSection, receipt: Receipt, cluster: Cluster, columns:
     """Choose the level by device, cores and size, or take the one that is forced. Raises FeatureError for cuda without
     a GPU and for a library that is not installed or cannot express a column.
     """
-    rows = receipt.rows.get(section.interval) or receipt.rows.get(receipt.finer(section.interval), 0)
-    size = f"{rows:,} bars x {len(columns)} columns, {cluster.cores} cores, device {cluster.device}"
+    read = section.interval if section.interval in receipt.rows else receipt.finer(section.interval)
+    rows = receipt.rows.get(read, 0)
+    size = f"{rows:,} bars of {read} x {len(columns)} columns, {cluster.cores} cores, device {cluster.device}"
     possible(section, cluster.device)
     if section.level != "auto":
         if section.level in LIBRARIES:

@@ -131,7 +131,7 @@ def feature_set(name: str) -> list[Spec]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"expected a feature set in {path}, got: {error}") from error
-    return list(_parsed(text, path))
+    return [spec.model_copy(deep=True) for spec in _parsed(text, path)]
 
 
 @lru_cache(maxsize=16)  # each task of a stage asks again, and YAML is slow

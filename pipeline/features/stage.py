@@ -59,6 +59,10 @@ def features(
         found.append(summary)
         job.emit("progress", done=len(found), total=len(groups), unit="groups", rows=sum(s["rows"] for s in found))
     found.sort(key=lambda summary: int(summary["group"]))
+    seen = sum(summary["symbols"] + len(summary["broken"]) for summary in found)
+    if seen < len(receipt.symbols):
+        text = f"{len(receipt.symbols) - seen} of {len(receipt.symbols)} symbols have no bars of {section.interval}"
+        job.emit("log", level="info", text=text)
     crossed: dict[str, str] = {}
     known: dict[str, int] = {}
     if wanted(columns, order):
@@ -219,12 +223,18 @@ def _refuse_nothing(order: Order, columns: Sequence[Column], groups: list[dict[s
     short = {name: bars for group in groups for name, bars in group["short"].items()}
     empty = {name: blank for group in groups for name, blank in group["empty"].items()}
     if not any(group["complete"] for group in groups):
+        never = set.intersection(*map(set, empty.values())) if len(empty) == symbols else set()
+        if never:
+            raise FeatureError(
+                f"expected bars of {interval} with {' and '.join(sorted(never))}, which columns read, got none in all "
+                f"{rows} bars; use columns that read what there is, such as --features.set close"
+            )
         without = some({name: " and ".join(blank) for name, blank in empty.items()})
         why = f" ({len(empty)} have no value at all in a column: {without})" if empty else ""
         raise FeatureError(
             f"expected a symbol with at least {ready} complete bars of {interval} for the widest column, "
-            f"got at most {max(short.values(), default=0)} among {symbols} symbols{why}; ingest a longer range, use "
-            "smaller windows or columns that read what there is, such as --features.set close"
+            f"got at most {max(short.values(), default=0)} among {symbols} symbols{why}; ingest a longer range or use "
+            "smaller windows"
         )
     if not any(group["priced"] for group in groups):
         raise FeatureError(
@@ -235,8 +245,9 @@ def _refuse_nothing(order: Order, columns: Sequence[Column], groups: list[dict[s
     if not any(group["universe"].get("members") for group in groups):
         left = _members(groups)
         raise FeatureError(
-            f"expected bars of members of the universe, got none among {rows}: {left}; loosen the section universe, "
-            "such as --universe.leave_out '[]'"
+            f"expected bars of members of the universe, got none among {rows}: {left}; the kinds left out are "
+            f"{', '.join(order.universe.leave_out) or 'none'}; loosen the section universe, such as "
+            "--universe.leave_out '[]'"
         )
 
 

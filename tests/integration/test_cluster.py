@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.machinery
+import os
 import socket
 import subprocess
 import sys
@@ -12,11 +13,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import dask
 import psutil
 import pytest
 from distributed import Client, LocalCluster
 
-from pipeline.cluster import Cluster, ClusterError, ClusterSection, DeviceError, gpu_count
+from pipeline.cluster import MALLOC, Cluster, ClusterError, ClusterSection, DeviceError, gpu_count
 
 
 def square(x: int) -> int:
@@ -45,6 +47,18 @@ def test_a_local_cluster_starts_on_first_use_and_ends(tmp_path: Path) -> None:
         open_to_all = [ip for ip in listening if not ip.startswith("127.")]
         assert not open_to_all, "a worker listens beyond loopback"
     assert client.status == "closed"
+
+
+def test_workers_keep_the_memory_of_arrays_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_"
+    for mine, expected in ((None, str(64 << 20)), (99, "99")):
+        for name in MALLOC:  # a cluster before may have left them in this process
+            monkeypatch.delenv(name, raising=False)
+        with dask.config.set({key: mine} if mine else {}), Cluster(ClusterSection(device="cpu")) as cluster:
+            (found,) = cluster.client().run(lambda: dict(os.environ)).values()
+        assert found["MALLOC_TRIM_THRESHOLD_"] == expected
+        assert found["MALLOC_MMAP_THRESHOLD_"] == str(32 << 20)
+    assert dask.config.get(key) == 65536, "Dask's own settings are left as they were"
 
 
 def test_an_existing_scheduler_is_used_and_left_alone() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,11 +148,13 @@ def test_the_index_that_the_columns_compare_with_is_the_one_of_the_stage(
 
 def test_a_certificate_is_kept_beside_the_data_under_what_it_is_about(home: Path) -> None:
     receipt = Receipt.load(next((home / "data" / "stages" / "ingest").iterdir()))
+    shutil.rmtree(home / "data" / certificates.FOLDER, ignore_errors=True)
     _, told = audited(home, *QUICK, "--checks", "C1")
     name = certificates.key(told["features"], told["universe"], receipt, told["code"]["features"])
     sections = {"features": told["features"], "universe": told["universe"]}
     manifest = {"made_of": {"sections": sections, "code": told["code"]["features"]}}
-    assert json.loads((home / "data" / certificates.FOLDER / f"{name}.json").read_text()) == told
+    (kept,) = (home / "data" / certificates.FOLDER / name).glob("*.json")
+    assert json.loads(kept.read_text()) == told
     assert certificates.of(home / "data", receipt, manifest) == told
     _, again = audited(home, *QUICK, "--checks", "C1")
     assert certificates.of(home / "data", receipt, manifest) == again
@@ -165,6 +168,22 @@ def test_a_certificate_is_kept_beside_the_data_under_what_it_is_about(home: Path
     assert certificates.of(home / "data", newer, manifest) is None
     assert certificates.of(home / "data", receipt, {"made_of": {**manifest["made_of"], "code": "0" * 32}}) is None
     assert certificates.of(home / "data", receipt, {}) is None
+
+
+def test_a_narrow_audit_takes_no_place_of_a_wide_one(home: Path, tmp_path: Path) -> None:
+    receipt = Receipt.load(next((home / "data" / "stages" / "ingest").iterdir()))
+    _, wide = audited(home, *QUICK, "--checks", "C1,C2")
+    _, narrow = audited(home, *QUICK, "--checks", "C1", "--tries", "1", "--symbols", receipt.symbols[0])
+    sections = {"features": wide["features"], "universe": wide["universe"]}
+    manifest = {"made_of": {"sections": sections, "code": wide["code"]["features"]}}
+    name = certificates.key(*sections.values(), receipt, wide["code"]["features"])
+    for order in ([wide, narrow], [narrow, wide]):
+        for told in order:
+            certificates.write(tmp_path / str(order is wide), name, told)
+        assert certificates.of(tmp_path / str(order is wide), receipt, manifest) == wide
+    certificates.write(tmp_path / "bad", name, wide)
+    certificates.write(tmp_path / "bad", name, bad := {**narrow, "verdict": "found"})
+    assert certificates.of(tmp_path / "bad", receipt, manifest) == bad, "what was found stays found"
 
 
 def test_the_set_that_auto_stands_for_has_the_same_name(home: Path) -> None:

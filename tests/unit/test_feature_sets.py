@@ -146,6 +146,12 @@ def test_no_feature_may_have_the_name_of_a_column_beside_it(market: Path) -> Non
             FeatureSection(extra=({"indicator": "roc", "names": {"roc": name}},))
 
 
+def test_what_a_reader_does_to_a_set_stays_with_it() -> None:
+    before = feature_set("basic")
+    before[0].params["n"] = 3
+    assert feature_set("basic") != before and feature_set("basic") == feature_set("basic")
+
+
 def test_files_that_are_not_there_are_told(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match=r"a YAML file of one, got '.*none.yaml'"):
         FeatureSection(set=str(tmp_path / "none.yaml"))

@@ -44,6 +44,14 @@ def test_short_symbols_are_kept_and_named(cluster: Threads, tmp_path: Path) -> N
     manifest = stage(tmp_path, cluster, emit=emit)
     assert manifest["short"] == {"999999": 3} and manifest["rows"] == 303
     assert any("999999 (3)" in text for text in said)
+    ingested(tmp_path / "mixed", pa.concat_tables([bars(NAMES[:2], 100), bars(["999999"], 3, interval="1m")]))
+    stage(tmp_path / "mixed", cluster, emit=emit)
+    assert any("1 of 3 symbols have no bars of 1d" in text for text in said)
+    none = bars(NAMES[:2], 100)
+    turnover = none.column_names.index("turnover")
+    ingested(tmp_path / "none", none.set_column(turnover, "turnover", pa.nulls(200, pa.float64())))
+    with pytest.raises(FeatureError, match=r"bars of 1d with turnover, .* none in all 200 bars"):
+        stage(tmp_path / "none", cluster, FeatureSection(set="alpha158"))
     ingested(tmp_path / "all", bars(NAMES[:2], 20))
     with pytest.raises(FeatureError, match=r"at least 61 complete bars .* got at most 20 among 2 symbols"):
         stage(tmp_path / "all", cluster)
@@ -73,7 +81,7 @@ def test_a_symbol_without_a_column_is_named_with_it(cluster: Threads, tmp_path: 
 def test_no_high_or_no_open_anywhere_is_said_to_be_the_cause(cluster: Threads, tmp_path: Path) -> None:
     table = bars(NAMES[:2], 100)
     ingested(tmp_path / "high", blank(table, dict.fromkeys(NAMES[:2], ("high", np.nan))))
-    with pytest.raises(FeatureError, match=r"2 have no value at all in a column: 000000 \(high\), .*set close"):
+    with pytest.raises(FeatureError, match=r"bars of 1d with high, .* none in all 200 bars; .*set close"):
         stage(tmp_path / "high", cluster)
     ingested(tmp_path / "open", blank(table, dict.fromkeys(NAMES[:2], ("open", np.nan))))
     with pytest.raises(FeatureError, match=r"1d with an open, .* got none in all 200 bars, so that no label"):

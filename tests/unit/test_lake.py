@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,6 +35,16 @@ def test_writing_again_changes_nothing_and_commits_nothing(tmp_path: Path) -> No
     later = table.set_column(11, BARS.field(11), pa.array([5] * 50, BARS.field(11).type))  # ingested later
     assert lake.write("bars", later) == 0
     assert lake.version("bars") == version
+
+
+def test_a_reader_notices_another_lake_in_the_place_of_the_one_it_knew(tmp_path: Path) -> None:
+    """With as many commits, so that only the identity of the log's entry tells them apart."""
+    reader = Lake(tmp_path / "lake")
+    for symbol in ("005930", "000660", "005930"):
+        Lake(tmp_path / "lake").write("bars", bars([symbol], 5))
+        assert reader.read("bars")["symbol"].unique().to_pylist() == [symbol]
+        shutil.rmtree(tmp_path / "lake")
+    assert reader.read("bars").num_rows == 0
 
 
 def test_a_new_row_replaces_the_old_one_of_its_key(tmp_path: Path) -> None:
