@@ -9,6 +9,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,9 +72,13 @@ def _file(module: str) -> Path | None:
     return None
 
 
+_parsing = threading.Lock()  # ast.parse of CPython 3.11 fails now and then on several threads at once
+
+
 @functools.cache
 def _parsed(path: Path, module: str) -> tuple[list[str], list[Path]]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    with _parsing:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
     package = module if path.name == "__init__.py" else module.rsplit(".", 1)[0]
     imported = [name for node in _running(tree) for name in _names(node, package)]
     words = {
