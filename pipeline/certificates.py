@@ -25,7 +25,7 @@ def key(features: Mapping[str, Any], universe: Mapping[str, Any], receipt: Recei
 
 
 def write(data: Path, name: str, certificate: dict[str, Any]) -> Path:
-    """Keep a certificate in a data folder, beside others of the same features that asked something else; return where."""
+    """Keep a certificate in a data folder, beside those of the same features that asked something else."""
     asked = digest_of([certificate["asked"], certificate["bars"]])
     path = data / FOLDER / name / f"{asked}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,8 +34,8 @@ def write(data: Path, name: str, certificate: dict[str, Any]) -> Path:
 
 
 def of(data: Path, receipt: Receipt, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the certificate of what a features stage made, None where nobody audited it: one that found something, else
-    that of the most checks on the most bars. manifest : the stage's.
+    """Return the certificate of what a features stage made, None where nobody audited it: one that found something,
+    else that of the most checks on the most bars. manifest : the stage's.
     """
     made_of = manifest.get("made_of") or {}
     sections = made_of.get("sections") or {}
