@@ -48,7 +48,7 @@ $(VENV)/.run: setup.cfg constraints.txt | venv
 $(VENV)/.test: setup.cfg constraints.txt $(VENV)/.run
 	$(call install,[test],what the tests import)
 $(VENV)/.test-all: setup.cfg constraints.txt $(VENV)/.test
-	$(call install,[test$(comma)calendar$(comma)cubin$(comma)lakes],the heavy test packages)
+	$(call install,[test$(comma)calendar$(comma)cubin$(comma)lakes$(comma)oracles],the heavy test packages)
 $(VENV)/.lint: setup.cfg constraints.txt $(VENV)/.test
 	$(call install,[lint],ruff and mypy)
 $(VENV)/.bench: setup.cfg constraints.txt $(VENV)/.run

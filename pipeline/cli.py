@@ -8,13 +8,14 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from storage.emit import silent
+from storage.emit import Emit, silent
 from storage.section import digest_of
 from storage.store import StoreError, write_json
+from training import tensorboard
 
 from . import config as configuration
 from .cluster import Cluster
@@ -96,12 +97,25 @@ def run_folder(config: configuration.Config, text: str) -> Path:
     raise StoreError(f"expected to start fewer than 1,000 runs a second in {runs}")
 
 
+@contextlib.contextmanager
+def _telling(config: configuration.Config, directory: Path, log: RunLog) -> Iterator[Emit]:
+    """Give what stages tell their events to."""
+    if not config.run.tensorboard:
+        yield log.emit
+        return
+    with tensorboard.Board(directory / "tensorboard", log.emit) as board:
+        yield board.emit
+
+
 def _run(config: configuration.Config, cluster: Cluster, last: str, interrupts: Interrupts) -> int:
+    if config.run.tensorboard:
+        tensorboard.check()
     directory = run_folder(config, configuration.as_yaml(config))
+    profiles = directory / "profile" if config.run.profile else None
     start = time.perf_counter()
-    with RunLog(directory, config.run.log_level) as log:
+    with RunLog(directory, config.run.log_level) as log, _telling(config, directory, log) as emit:
         cluster.emit = log.emit
-        runner, stages = Runner(config, cluster, log.emit), _stages(config, last)
+        runner, stages = Runner(config, cluster, emit, profiles), _stages(config, last)
         started = time.strftime("%Y-%m-%d %H:%M:%S%z")
         record: dict[str, Any] = {"name": config.run.name, "started": started, "state": "failed", "stages": {}}
 

@@ -66,6 +66,12 @@ class RunSection(Section):
     )
     cache_enabled: bool = setting(True, "reuse finished stages whose key is unchanged", runtime=True)
     tune: bool = setting(False, "search hyperparameters before training", runtime=True)
+    profile: bool = setting(
+        False, "profile the stages that run, into the folder profile of the run's folder", runtime=True
+    )
+    tensorboard: bool = setting(
+        False, "write epochs for TensorBoard into the folder tensorboard of the run's folder", runtime=True
+    )
 
 
 class Config(BaseSettings):
@@ -121,6 +127,7 @@ def load(arguments: Sequence[str], prog: str, about: str) -> tuple[Config, argpa
     parser.add_argument(
         "--dry-run", action="store_true", help="say which stages would run or be reused, and why; do nothing"
     )
+    parser.add_argument("--profile", action="store_true", help="short for --run.profile true")
     parser.add_argument("--log-level", default=None, metavar="LEVEL", help="short for --run.log_level")
     cli: CliSettingsSource[argparse.ArgumentParser] = CliSettingsSource(
         Config, root_parser=parser, cli_prog_name=prog, cli_hide_none_type=True, cli_avoid_json=True
@@ -138,6 +145,8 @@ def load(arguments: Sequence[str], prog: str, about: str) -> tuple[Config, argpa
         values = _laid_over(values, one)
     if words.log_level:
         setattr(words, "run.log_level", words.log_level.upper())
+    if words.profile:
+        setattr(words, "run.profile", "true")
     for key in [k for k in vars(words) if k.endswith(".end") and getattr(words, k) == "today"]:
         setattr(words, key, _today())
     try:

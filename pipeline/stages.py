@@ -8,19 +8,17 @@ finished directory is reused.
 from __future__ import annotations
 
 import importlib
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from storage.emit import Emit
 from storage.section import digest_of
-from storage.store import Store, read_json
-from training.precision import resolved_precision
+from storage.store import MANIFEST, Store, read_json
+from training.precision import check_scoring, resolved_precision
+from training.registry import Registry
 
 from . import certificates
 from .cluster import Cluster
@@ -28,6 +26,7 @@ from .config import Config
 from .features.levels import possible
 from .importers.files import opened
 from .job import Job
+from .profile import Memory, profiled
 from .provenance import code_digest, instruction_sets, versions
 from .receipt import FILE as RECEIPT
 from .receipt import Receipt
@@ -106,11 +105,12 @@ def parts(stage: Stage, config: Config, inputs: dict[str, dict[str, Any]], devic
 
 
 class Runner:
-    """Run stages or say what would run."""
+    """Run stages or say what would run. profiles : the folder for profiles of those that run, None = none."""
 
-    def __init__(self, config: Config, cluster: Cluster, emit: Emit) -> None:
+    def __init__(self, config: Config, cluster: Cluster, emit: Emit, profiles: Path | None = None) -> None:
         possible(config.features, cluster.device)  # a result that was made elsewhere would hide it
-        self.config, self.cluster, self.emit = config, cluster, emit
+        check_scoring(config.predict, cluster.device)
+        self.config, self.cluster, self.emit, self.profiles = config, cluster, emit, profiles
         self.data = data = Path(config.run.data).absolute()
         self.store = Store(data / "stages")
         self.lake = config.lake.model_copy(update={"path": str(Path(config.lake.path or data / "lake").absolute())})
@@ -123,7 +123,12 @@ class Runner:
             with opened(Path(self.config.ingest.path)):
                 pass
         known: dict[str, dict[str, Any]] = {}
+        promoted = self._promoted(stages)
         for stage in stages:
+            if stage.name == "train" and promoted:
+                known["train"] = card = read_json(promoted / MANIFEST)
+                yield Planned(stage, promoted.name, card, f"{card['model']} of the registry, made {card['made']}")
+                continue
             reads = self._reads(stage, stages)
             missing = [name for name in reads if name not in known]
             if missing:
@@ -147,14 +152,17 @@ class Runner:
         `named` is told the name of each stage before its events come.
         """
         done: dict[str, dict[str, Any]] = {}
+        promoted = self._promoted(stages)
         for stage in stages:
             named(stage.name)
             inputs = {name: done[name] for name in self._reads(stage, stages)}
-            key, made_of, manifest = self._look(stage, inputs)
-            reused = manifest is not None
-            if manifest is None:
-                manifest = self._make(stage, key, made_of, inputs)
-            directory = self.store.path(stage.name, key)
+            if stage.name == "train" and promoted:
+                key, directory, reused, manifest = promoted.name, promoted, True, read_json(promoted / MANIFEST)
+            else:
+                key, made_of, found = self._look(stage, inputs)
+                reused = found is not None
+                manifest = found or self._make(stage, key, made_of, inputs)
+                directory = self.store.path(stage.name, key)
             done[stage.name] = {**manifest, "directory": str(directory), "reused": reused}
             self.emit(
                 "stage",
@@ -164,6 +172,11 @@ class Runner:
                 rows=manifest.get("rows"),
             )
         return done
+
+    def _promoted(self, stages: Sequence[Stage]) -> Path | None:
+        """Return the folder of the registry that takes the place of the train stage's; None where that is to run."""
+        name = self.config.predict.model
+        return Registry(self.data).folder(name) if name and any(s.name == "predict" for s in stages) else None
 
     def _reads(self, stage: Stage, stages: Sequence[Stage]) -> list[str]:
         present = {s.name for s in stages}
@@ -195,7 +208,7 @@ class Runner:
     ) -> dict[str, Any]:
         sections = [self.lake if name == "lake" else getattr(self.config, name) for name in stage.sections]
         cached = self.config.run.cache_enabled
-        with self.store.writing(stage.name, key) as out, _Peak() as peak:
+        with self.store.writing(stage.name, key) as out, Memory() as memory:
             manifest = self._finished(stage, key) if cached else None
             if manifest is not None:
                 return manifest  # another run made it while this one waited for the directory
@@ -203,7 +216,11 @@ class Runner:
             self.emit("stage", state="started", key=key)
             directories = {name: Path(manifest["directory"]) for name, manifest in inputs.items()}
             start = time.perf_counter()
-            result = stage.call()(Job(out, directories, self.cluster, self.emit, anew=not cached), *sections)
+            call = stage.call()
+            with profiled(stage.name, self.profiles, self.emit, memory) as measured:
+                result = call(
+                    Job(out, directories, self.cluster, self.emit, anew=not cached, measured=measured), *sections
+                )
             seconds = time.perf_counter() - start
             return self.store.finish(
                 stage.name,
@@ -214,7 +231,7 @@ class Runner:
                     "made_of": made_of,
                     "made": time.strftime("%Y-%m-%d %H:%M:%S%z"),
                     "seconds": round(seconds, 3),
-                    "peak_memory_mb": peak.mb,
+                    "peak_memory_mb": memory.peak,
                 },
             )
 
@@ -243,31 +260,3 @@ def _changes(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any
             yield from _changes(old.get(key), new.get(key), f"{path}.{key}" if path else key)
     elif old != new:
         yield path.removeprefix("sections."), old, new
-
-
-class _Peak:
-    """Measure the peak memory (resident set, MB) of this process and its descendants while a block runs."""
-
-    def __enter__(self) -> _Peak:
-        self.mb = 0.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        me = psutil.Process()
-        while True:
-            total = 0
-            for process in [me, *me.children(recursive=True)]:
-                try:
-                    total += process.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
-            self.mb = max(self.mb, round(total / 1e6, 1))
-            if self._stop.wait(0.2):
-                return

@@ -46,11 +46,12 @@ def tests(*paths: str) -> tuple[str, ...]:
     return ("-m", "pytest", "-m", "gpu", "-ra", *paths)
 
 
+TRAINING = ("training_windows", "training_trainer", "profile")
 PARTS = (
     Part("parity", ("cupy", "numba"), ("-m", "tests.gpu.indicators", "parity")),
     Part("speed", ("cupy", "numba"), ("-m", "tests.gpu.indicators", "speed")),
     Part("kernels", ("cupy", "numba"), tests("tests/unit/test_indicators.py")),
-    Part("training", ("torch",), tests("tests/unit/test_training_data.py", "tests/unit/test_training_trainer.py")),
+    Part("training", ("torch", "numba"), tests(*(f"tests/unit/test_{name}.py" for name in TRAINING))),
     Part("pipeline", ("cudf", "dask_cuda", "torch", "cupy"), tests("tests/unit/test_features.py", "tests/integration")),
     Part("bench", ("cudf", "dask_cuda", "torch", "cupy"), ("scripts/bench.py", "main", "--json")),
 )

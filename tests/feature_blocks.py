@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ def write_blocks(
     days: int = 160,
     features: int = 5,
     horizon: int = 2,
+    horizons: Sequence[int] = (),
     signal: float = 0.1,
     noise: float = 0.1,
     groups: int = 3,
@@ -33,44 +35,49 @@ def write_blocks(
     nothing else.
 
     The first `warmup` rows of feature_1 and the labels of the last horizon + 1 bars are not known. Labels end horizon +
-    1 bars later.
+    1 bars later. horizons : labels instead of the one of `horizon`; those after the first have noise of their own.
     """
     names = [f"feature_{i}" for i in range(features)]
-    label, end = f"y_{horizon}", f"y_{horizon}_end"
+    horizons = tuple(horizons) or (horizon,)
+    labels = [name for h in horizons for name in (f"y_{h}", f"y_{h}_end")]
     write_json(
         out / "columns.json",
         {
             "interval": "1d",
             "features": [{"name": name, "unit": "ratio", "in": "blocks"} for name in names],
-            "targets": [{"name": label, "horizon": horizon, "end": end}],
+            "targets": [{"name": f"y_{h}", "horizon": h, "end": f"y_{h}_end"} for h in horizons],
             "member": "targets",
         },
     )
     random = np.random.default_rng(seed)
-    ts = FIRST_US + DAY_US * np.arange(days + horizon + 1, dtype=np.int64)
+    ts = FIRST_US + DAY_US * np.arange(days + max(horizons) + 1, dtype=np.int64)
     tables: dict[int, list[pa.Table]] = {group: [] for group in range(groups)}
     place = np.random.default_rng([seed, layout])
     for s in range(symbols):
         x = random.standard_normal((days, features)).astype(np.float32)
         y = (signal * x[:, min(3, features - 1)] + noise * random.standard_normal(days)).astype(np.float32)
-        known = np.arange(days) < days - horizon - 1
         x[:warmup, 1] = np.nan
         columns: dict[str, Any] = {
             "symbol": pa.array([f"{s:06d}"] * days),
             "ts": pa.array(ts[:days]).cast(pa.timestamp("us", tz="UTC")),
             "close": np.exp(0.01 * np.cumsum(random.standard_normal(days))),
             **{name: x[:, i] for i, name in enumerate(names)},
-            label: np.where(known, y, np.float32(np.nan)),
-            end: pa.array(ts[horizon + 1 :][:days], mask=~known).cast(pa.timestamp("us", tz="UTC")),
         }
+        for number, h in enumerate(horizons):
+            if number:
+                own = np.random.default_rng([seed, s, h]).standard_normal(days)
+                y = (signal * x[:, min(3, features - 1)] + noise * own).astype(np.float32)
+            known = np.arange(days) < days - h - 1
+            columns[f"y_{h}"] = np.where(known, y, np.float32(np.nan))
+            columns[f"y_{h}_end"] = pa.array(ts[h + 1 :][:days], mask=~known).cast(pa.timestamp("us", tz="UTC"))
         group = int(place.integers(groups)) if layout else s % groups
         tables[group].append(pa.table(columns))
     for group, parts in tables.items():
         if parts:
             whole = pa.concat_tables(parts).sort_by([("symbol", "ascending"), ("ts", "ascending")])
-            targets = whole.select([label, end]).append_column("member", pa.array([True] * whole.num_rows))
+            targets = whole.select(labels).append_column("member", pa.array([True] * whole.num_rows))
             write_parquet(out / "targets" / f"{group:03d}-2020.parquet", targets)
-            write_parquet(out / "blocks" / f"{group:03d}-2020.parquet", whole.drop_columns([label, end]))
+            write_parquet(out / "blocks" / f"{group:03d}-2020.parquet", whole.drop_columns(labels))
     return out
 
 

@@ -218,6 +218,8 @@ def everything(
     over = np.maximum(np.arange(epochs) - 6, 0) * 0.0006
     rank = 0.03 * (1 - np.exp(-np.arange(epochs) / 3)) + rng.normal(0, 0.002, epochs)
     history = {
+        "fold": [0] * (epochs + 1),
+        "seed": [0] * (epochs + 1),
         "model": ["lstm"] * epochs + ["ridge"],
         "epoch": [*range(epochs), 0],
         "train_loss": [*fall, 0.993],
@@ -225,15 +227,21 @@ def everything(
         "valid_rank_ic": [*rank, 0.018],
         "seconds": [4.0] * epochs + [0.2],
         "samples_per_s": [*rng.normal(5200, 60, epochs), 90000.0],
+        "step_p50_ms": [11.5] * epochs + [None],
+        "step_p95_ms": [13.25] * epochs + [None],
+        "wait_share": [0.041] * epochs + [None],
+        "peak_memory_mb": [*np.linspace(700, 901, epochs), None],
+        "peak_device_mb": pa.nulls(epochs + 1, pa.float64()),
+        "gpu_use": pa.nulls(epochs + 1, pa.float64()),
     }
     pq.write_table(pa.table(history), train / "history.parquet")
     fit = {"train_loss": 0.98, "valid_loss": 0.985, "valid_rank_ic": 0.031, "best_epoch": 6, "epochs": epochs}
     write_json(
-        train / "metrics.json", {"lstm": {**fit, "weights": "ab"}, "ridge": {**fit, "best_epoch": 0, "epochs": 1}}
+        train / "metrics.json",
+        {"lstm": {**fit, "fits": [{"weights": "ab"}]}, "ridge": {**fit, "best_epoch": 0, "epochs": 1}},
     )
-    write_json(
-        train / "splits.json", {"boundaries": {}, "embargo": 5, "rows": {"train": 15000, "valid": 4000, "test": 4000}}
-    )
+    rows = {"train": 15000, "valid": 4000, "test": 4000}
+    write_json(train / "folds.json", [{"fold": 0, "spans": [], "embargo": 5, "rows": rows}])
     write_manifest(train, **made | {"seconds": 49.0, "peak_memory_mb": 1430.0, "rows": 15000})
 
     part = ["" if t < sessions // 2 else "valid" if t < sessions * 3 // 4 else "test" for t in range(sessions)]

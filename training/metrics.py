@@ -115,6 +115,52 @@ def information_coefficients(score_N: Floats, y_N: Floats, sections: Sections) -
     )
 
 
+def deciles(score_N: Floats, sections: Sections, parts: int = 10) -> NDArray[np.int64]:
+    """Return the tenth (N,) of its section in which each score lies, 0 = the lowest; equal scores share one. A section
+    of fewer rows than parts has none: -1. No NaN allowed.
+    """
+    n_N = np.bincount(sections.code_N, minlength=len(sections.ts_S))[sections.code_N]
+    place_N = (average_ranks(score_N, sections.code_N) - 0.5) * parts / np.maximum(n_N, 1)
+    return np.where(n_N >= parts, np.minimum(place_N.astype(np.int64), parts - 1), -1)
+
+
+def decile_means(score_N: Floats, y_N: Floats, sections: Sections) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the mean label of each tenth of scores (10,), sections counting alike, NaN = none, and its rows (10,)."""
+    tenth_N, y, code = _in_tenths(score_N, y_N, sections)
+    size = len(sections.ts_S)
+    key = code * 10 + tenth_N
+    count = np.bincount(key, minlength=size * 10).reshape(size, 10)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean_SD = np.bincount(key, y, size * 10).reshape(size, 10) / count
+    known = np.isfinite(mean_SD)
+    total = np.where(known, mean_SD, 0.0).sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return total / known.sum(axis=0), count.sum(axis=0)
+
+
+def spread_by_section(score_N: Floats, y_N: Floats, sections: Sections) -> NDArray[np.float64]:
+    """Return the mean label of the highest tenth of scores minus that of the lowest (S,), NaN where either is empty."""
+    tenth_N, y, code = _in_tenths(score_N, y_N, sections)
+    size = len(sections.ts_S)
+    ends = []
+    for tenth in (9, 0):
+        mine = tenth_N == tenth
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ends.append(np.bincount(code[mine], y[mine], size) / np.bincount(code[mine], minlength=size))
+    return ends[0] - ends[1]
+
+
+def _in_tenths(
+    score_N: Floats, y_N: Floats, sections: Sections
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    """Return tenth, label and section of the rows that have a score, a label and a tenth."""
+    ok = np.isfinite(score_N) & np.isfinite(y_N)
+    known = Sections(sections.code_N[ok], sections.ts_S, sections.timestamps)
+    tenth = deciles(score_N[ok], known)
+    inside = tenth >= 0
+    return tenth[inside], y_N[ok][inside].astype(np.float64), known.code_N[inside]
+
+
 def newey_west_t(values_S: Floats, lags: int) -> float:
     """Return the t statistic of the mean with autocorrelation up to `lags`; NaN below 3 values or without variance.
 

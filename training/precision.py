@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from .section import Range, TrainSection
+from .section import PredictSection, Range, TrainSection
 
 Precision = Literal["off", "bf16", "fp16"]
 BF16_UNITS = frozenset({"avx512_bf16", "amx_bf16"})
@@ -44,6 +44,22 @@ def check_precision(section: TrainSection, device: str, space: Mapping[str, Rang
     drawn = (space or {}).get("mixed_precision")
     for value in (section.mixed_precision, *(drawn.choices if drawn else ())):
         resolved_precision(section.model_copy(update={"mixed_precision": value}), device)
+
+
+def check_scoring(section: PredictSection, device: str) -> None:
+    """Raise PrecisionError when scoring on `device` cannot have predict.precision."""
+    needs = {"fp16": "gpu", "int4": "gpu", "int8": "cpu"}.get(section.precision, device)
+    if needs != device:
+        there = "float32, bf16 or int8" if device == "cpu" else "float32, bf16, fp16 or int4"
+        raise PrecisionError(
+            f"expected a {needs.upper()} because predict.precision is '{section.precision}', got a {device.upper()}; "
+            f"use {there}"
+        )
+    if section.precision == "int4" and importlib.util.find_spec("torchao") is None:
+        raise PrecisionError(
+            "expected torchao because predict.precision is 'int4', got no such package; install the extra: "
+            "pip install -e '.[quantise]'"
+        )
 
 
 def settled(section: TrainSection, device: str) -> TrainSection:

@@ -1,6 +1,6 @@
 """Score the validation and test windows of a feature stage with trained models, and say how good the scores are.
 
-Shapes: N rows, W windows, S sections.
+Shapes: N rows, W windows, H heads, S sections.
 """
 
 from __future__ import annotations
@@ -15,125 +15,139 @@ from numpy.typing import NDArray
 from storage.emit import Emit
 from storage.schema import TS, content_digest
 from storage.section import digest_of
-from storage.store import StoreError, read_json, write_json, write_parquet
+from storage.store import read_json, write_json, write_parquet
 
-from .data import DataError, Panel, Resident, check_columns, known, read_columns, read_panel, window_ends
-from .metrics import information_coefficients, make_sections, summary
-from .model import load_model
-from .scaler import Scaler
+from .columns import DataError, check_columns, read_columns
+from .evaluate import Evaluated, evaluate
+from .export import export_all
+from .hardware import torch_threads
+from .judge import scores
+from .metrics import make_sections
+from .panel import Panel, read_panel
+from .precision import check_scoring
+from .quantise import gate, quantised
+from .score import Learned
 from .section import PredictSection
-from .splits import GAP, NAMES, TRAIN, Splits
-from .trainer import scores, torch_threads
+from .splits import GAP, TEST, TRAIN, VALID, Fold
+from .windows import Windows, known, window_ends
 
 
 def predict_all(
     features: Path, trained: Path, out: Path, section: PredictSection, device: str, emit: Emit
 ) -> dict[str, Any]:
-    """Write predictions.parquet, ic.parquet and metrics.json; return a summary.
+    """Write predictions.parquet, ic.parquet, deciles.parquet and metrics.json; return a summary.
 
-    Rows are all windows that end in validation or later, with a known label or not. The gap before the test counts as
-    validation in the rows, so that scores have no hole, but neither it nor labels that end in the test count in its
-    metrics. DataError when the features are not those of the models.
+    Rows are all windows that end in a fold's test, and those from the beginning of the first fold's validation to its
+    test, with a known label or not. The gap before the test counts as validation in the rows, so that scores have no
+    hole, but neither it nor labels that end in the test count in its metrics. The score of a model is the mean over its
+    seeds; the first label's is score_<model>, another one's score_<model>_<label>. DataError when the features are not
+    those of the models, PredictError when another precision than float32 costs too much.
+
+    `trained` : a train stage, or a model of the registry, which is laid out alike.
     """
-    panel, learned = _panel(features, trained)
-    splits = Splits.from_json(read_json(trained / "splits.json"))
-    models = sorted(p.parent.name for p in Path(trained).glob("*/best.pt"))
-    if not models:
-        raise DataError(f"expected a model in {trained}/*/best.pt, got none; run the train stage")
+    check_scoring(section, device)
+    folds = [Fold.from_json(value) for value in read_json(trained / "folds.json")]
+    parts: list[pa.Table] = []
+    gates: list[dict[str, Any]] = []
+    with torch_threads(section.threads):
+        for done, fold in enumerate(folds, 1):
+            learned = Learned.read(trained / f"fold-{fold.number}")
+            panel = _panel(features, learned, out)
+            part, told = _scored(panel, fold, learned, section, device, validated=done == 1)
+            parts.append(part)
+            del panel  # before the next one is read
+            for one in told:
+                ranks = f"{one[section.precision]:.4f}, in float32 {one['float32']:.4f}"
+                text = f"fold {fold.number}: validation rank IC of {one['model']} in {section.precision} {ranks}"
+                emit("log", level="info", text=text)
+            gates += [{"fold": fold.number, **one} for one in told]
+            emit("progress", done=done, total=len(folds), unit="folds")
+        if section.export:
+            for name, far in export_all(trained, out).items():
+                emit("log", level="info", text=f"exported {out / name}.pt2; scores differ by {far:.1g} at most")
+    whole = pa.concat_tables(parts).sort_by([("symbol", "ascending"), ("ts", "ascending")])
+    table, judged_W = whole.drop_columns("judged"), whole["judged"].to_numpy()
+    models = list(learned.files)
+    found = evaluate(table, judged_W, models, int(learned.columns["horizon"]), section.min_names)
+    if gates:
+        found.metrics["precision"] = {"is": section.precision, "max_ic_loss": section.max_ic_loss, "gates": gates}
+    write_parquet(out / "predictions.parquet", table)
+    used = {"trained": f"{trained.parent.name}/{trained.name}", "precision": section.precision}
+    return {**_written(out, table, found), "rows": table.num_rows, "models": models, **used, "metrics": found.metrics}
+
+
+def _written(out: Path, table: pa.Table, found: Evaluated) -> dict[str, Any]:
+    write_parquet(out / "ic.parquet", found.coefficients)
+    write_parquet(out / "deciles.parquet", found.deciles)
+    write_json(out / "metrics.json", found.metrics)
+    tables = [
+        (table, ("symbol", "ts")),
+        (found.coefficients, ("ts", "model", "split")),
+        (found.deciles, ("model", "split", "decile")),
+    ]
+    return {"content": digest_of([*(content_digest(rows, keys) for rows, keys in tables), found.metrics])}
+
+
+def _panel(features: Path, learned: Learned, scratch: Path) -> Panel:
+    """Return the panel with the features of a fold's models, scaled."""
+    columns = read_columns(features, learned.columns["targets"])
+    check_columns(learned.columns["offered"], columns.features, Path(features) / "columns.json")
+    panel = read_panel(features, columns, scratch)
+    panel.keep(learned.scaler.features)
+    learned.scaler.apply(panel.x_NF)
+    return panel
+
+
+def _scored(
+    panel: Panel, fold: Fold, learned: Learned, section: PredictSection, device: str, *, validated: bool
+) -> tuple[pa.Table, list[dict[str, Any]]]:
+    """Return the rows of a fold's test, and where asked of its validation, with the scores of all models; and what the
+    gate says of each network in another precision than float32.
+    """
+    split_N = fold.of(panel.ts_N)
+    wanted_N = split_N == TEST
+    if validated:
+        wanted_N |= (split_N != TRAIN) & (panel.ts_N >= fold.start(VALID)) & (panel.ts_N < fold.start(TEST))
+    judged_N = (split_N != GAP) & ~fold.purged(panel.ts_N, panel.end_N)
+    gated_N = (split_N == VALID) & judged_N & np.isfinite(panel.y_NH[:, 0])
+    known_N = known(panel.x_NF)
     rows_W = np.empty(0, np.int64)
     columns: dict[str, NDArray[np.float32]] = {}
-    with torch_threads(section.threads):
-        for done, name in enumerate(models):
-            model, window = load_model(trained / name / "best.pt")
-            if not columns:
-                rows_W = _rows(panel, window, splits)
-            resident = Resident(panel.x_NF, window, device)
-            columns[f"score_{name}"] = scores(model.to(resident.device), resident, rows_W, section.batch_size)
-            emit("progress", done=done + 1, total=len(models), unit="models")
-    table = _table(panel, rows_W, splits, columns)
-    split_W = splits.of(panel.ts_N[rows_W])
-    split_W[splits.purged(split_W, panel.end_N[rows_W])] = GAP
-    metrics, coefficients = _metrics(table, split_W, models, int(learned["horizon"]), section.min_names)
-    write_parquet(out / "predictions.parquet", table)
-    write_parquet(out / "ic.parquet", coefficients)
-    write_json(out / "metrics.json", metrics)
-    content = digest_of(
-        [content_digest(table, ("symbol", "ts")), content_digest(coefficients, ("ts", "model")), metrics]
-    )
-    return {"content": content, "rows": table.num_rows, "models": models, "metrics": metrics}
-
-
-def _panel(features: Path, trained: Path) -> tuple[Panel, dict[str, Any]]:
-    """Return the panel with the features of the models, scaled, and what training recorded about columns."""
-    learned = read_json(trained / "columns.json")
-    columns = read_columns(features, learned["target"])
-    check_columns(learned["offered"], columns.features, Path(features) / "columns.json")
-    panel = read_panel(features, columns)
-    scaler = Scaler.from_json(read_json(trained / "scaler.json"))
-    if list(scaler.features) != learned["features"]:
-        raise StoreError(
-            f"expected one set of features in {trained}, got different ones in scaler.json and columns.json; train "
-            "again"
-        )
-    if scaler.features != panel.features:
-        used = [panel.features.index(name) for name in scaler.features]
-        panel.x_NF, panel.features = np.ascontiguousarray(panel.x_NF[:, used]), scaler.features
-    scaler.apply(panel.x_NF)
-    return panel, learned
-
-
-def _rows(panel: Panel, window: int, splits: Splits) -> NDArray[np.int64]:
-    ends_W = window_ends(panel, known(panel.x_NF), window)
-    ends_W = ends_W[panel.ts_N[ends_W] >= splits.valid_start]
-    if ends_W.size == 0:
-        raise DataError(
-            f"expected windows of {window} complete bars after training ended, got none; ingest a longer history"
-        )
-    return ends_W
-
-
-def _table(
-    panel: Panel, rows_W: NDArray[np.int64], splits: Splits, columns: dict[str, NDArray[np.float32]]
-) -> pa.Table:
-    test_W = panel.ts_N[rows_W] >= splits.test_start
-    symbols = pa.DictionaryArray.from_arrays(pa.array(panel.symbol_N[rows_W]), pa.array(panel.symbols)).cast(
-        pa.string()
-    )
-    return pa.table(
+    gates = []
+    for name in learned.files:
+        model = learned.ensemble(name)
+        ends_W = window_ends(panel, known_N, model.window, model.max_gap_days)
+        rows_W = ends_W[wanted_N[ends_W]]
+        if rows_W.size == 0:
+            raise DataError(
+                f"expected windows of {model.window} complete bars after training ended, got none; ingest a longer "
+                "history"
+            )
+        windows = Windows(panel.x_NF, model.window, device, normalise=model.normalise)
+        model.to(windows.device)
+        if section.precision != "float32" and model.network:
+            exact, model = model, quantised(model, section.precision, windows.device)
+            valid_W = ends_W[gated_N[ends_W]]
+            both = tuple(scores(one, windows, valid_W, section.batch_size)[:, 0] for one in (exact, model))
+            sections = make_sections(panel.ts_N[valid_W], section.min_names)
+            told = gate(name, section.precision, both, panel.y_NH[valid_W, 0], sections, section.max_ic_loss)
+            gates.append({"model": name, **told})
+        score_WH = scores(model, windows, rows_W, section.batch_size)
+        for h, target in enumerate(learned.columns["targets"]):
+            columns[f"score_{name}" + (f"_{target}" if h else "")] = score_WH[:, h]
+    symbols = pa.DictionaryArray.from_arrays(pa.array(panel.symbol_N[rows_W]), pa.array(panel.symbols))
+    table = pa.table(
         {
-            "symbol": symbols,
+            "symbol": symbols.cast(pa.string()),
             "ts": pa.array(panel.ts_N[rows_W]).cast(TS),
-            "split": pa.array(np.where(test_W, "test", "valid")),
-            "y": panel.y_N[rows_W],
+            "fold": np.full(len(rows_W), fold.number, np.int32),
+            "split": pa.array(np.where(split_N[rows_W] == TEST, "test", "valid")),
+            **{
+                ("y" if h == 0 else target): panel.y_NH[rows_W, h]
+                for h, target in enumerate(learned.columns["targets"])
+            },
             **columns,
+            "judged": judged_N[rows_W],
         }
     )
-
-
-def _metrics(
-    table: pa.Table, split_W: NDArray[np.int8], models: list[str], horizon: int, min_names: int
-) -> tuple[dict[str, Any], pa.Table]:
-    ts_W = table.column("ts").cast(pa.int64()).to_numpy()
-    y_W = table.column("y").to_numpy()
-    metrics: dict[str, Any] = {"horizon": horizon, "timestamps_per_section": {}}
-    parts = []
-    for split in (name for name, code in NAMES.items() if code != TRAIN):
-        mine = split_W == NAMES[split]
-        sections = make_sections(ts_W[mine], min_names)
-        metrics["timestamps_per_section"][split] = sections.timestamps
-        for name in models:
-            found = information_coefficients(table.column(f"score_{name}").to_numpy()[mine], y_W[mine], sections)
-            metrics.setdefault(name, {})[split] = summary(found, sections.lags(horizon))
-            parts.append(
-                pa.table(
-                    {
-                        "ts": pa.array(sections.ts_S).cast(TS),
-                        "model": pa.array([name] * len(sections.ts_S), pa.string()),
-                        "split": pa.array([split] * len(sections.ts_S), pa.string()),
-                        "ic": found.ic_S,
-                        "rank_ic": found.rank_ic_S,
-                        "n": found.n_S.astype(np.int64),
-                    }
-                )
-            )
-    return metrics, pa.concat_tables(parts).sort_by([("ts", "ascending"), ("model", "ascending")])
+    return table, gates

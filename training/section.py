@@ -12,21 +12,34 @@ from pydantic import ValidationError, field_validator, model_validator
 
 from storage.section import Section, setting
 
-ModelName = Literal["lstm", "ridge"]
-FIXED = ("seed", "threads", "models")  # settings of training that no search may change
+NetworkName = Literal["lstm", "tcn", "transformer"]
+ModelName = Literal["lstm", "tcn", "transformer", "ridge", "trees"]
+BASELINES = ("ridge", "trees")  # see the last bar of a window alone
+FIXED = ("seed", "seeds", "ranks", "threads", "models", "checkpoint_s")  # what no search may change
+_LAYERS = {"lstm": 1, "tcn": 4, "transformer": 2}
 
 
 class TrainSection(Section):
     """How models are fitted."""
 
-    models: tuple[ModelName, ...] = setting(("lstm", "ridge"), "models to fit", min_length=1)
-    target: str = setting("auto", "label column, such as y_5; auto = the first one of the features stage")
-    target_kind: Literal["auto", "rank", "excess", "return"] = setting(
+    models: tuple[ModelName, ...] = setting(
+        ("lstm",), "models to fit; the baseline ridge is always fitted beside them", min_length=1
+    )
+    targets: tuple[str, ...] = setting(
+        (), "label columns to learn, such as y_5, the most important one first; none named = the first of the features"
+    )
+    target_kind: Literal["auto", "rank", "excess", "return", "label"] = setting(
         "auto",
-        "what the model learns: the rank within a timestamp, the return above the timestamp's mean, or the return; "
-        "auto = return when a timestamp has few symbols, else rank",
+        "what the model learns: the rank within a timestamp, the return above its mean, the return, or the label "
+        "itself; auto = return when a timestamp has few symbols, else rank",
     )
     window: int = setting(20, "bars a model sees", unit="bars", ge=1, le=4096)
+    max_gap_days: float = setting(
+        15.0, "longest time between two bars of a window; 0 = any", unit="days", ge=0, le=3650
+    )
+    normalise: Literal["none", "window"] = setting(
+        "none", "window = each feature of a network's window gets mean 0 and deviation 1 over the window"
+    )
     windows_per_epoch: int = setting(20_000, "windows drawn for an epoch; 0 = all", unit="windows", ge=0)
     num_epochs: int = setting(12, "epochs at most", ge=1, le=10_000)
     patience: int = setting(4, "epochs without improvement before training stops; 0 = never stop early", ge=0)
@@ -35,14 +48,33 @@ class TrainSection(Section):
     )
     batch_size: int = setting(256, "windows that go through a model at once", unit="windows", ge=1, le=1_048_576)
     gradient_accumulation_steps: int = setting(1, "batches added up before a step of the optimiser", ge=1, le=4096)
-    learning_rate: float = setting(1e-3, "step size of AdamW", gt=0, le=1)
+    loss: Literal["mse", "huber", "ic", "rank", "bce"] = setting(
+        "mse",
+        "what networks minimise: squared or Huber's error, 1 - correlation within a moment, pairs of a moment in the "
+        "wrong order, or cross entropy of the target's sign",
+    )
+    learning_rate: float = setting(1e-3, "largest step size of AdamW", gt=0, le=1)
+    warmup: float = setting(0.1, "share of all steps over which the learning rate rises", unit="ratio", ge=0, lt=1)
+    least_rate: float = setting(
+        0.05, "share of the learning rate that is left at the last epoch, after half a cosine; 1 = constant",
+        unit="ratio", ge=0, le=1,
+    )  # fmt: skip
     weight_decay: float = setting(1e-2, "weight decay of AdamW", ge=0, le=10)
     gradient_clip: float = setting(1.0, "largest norm of a gradient; 0 = no clipping", ge=0)
     mixed_precision: Literal["auto", "off", "bf16", "fp16"] = setting(
         "auto", "auto = what the hardware does well: bf16 where it is native (GPU or CPU), fp16 on older GPUs, else off"
     )
-    hidden_size: int = setting(64, "width of the LSTM's state", ge=1, le=4096)
-    dropout: float = setting(0.1, "share of the pooled state that is dropped in training", unit="ratio", ge=0, lt=1)
+    hidden_size: int = setting(64, "width of a network", ge=1, le=4096)
+    layers: int = setting(0, "layers of a network; 0 = 1 of an LSTM, 4 of a TCN, 2 of a transformer", ge=0, le=64)
+    heads: int = setting(4, "attention heads of a transformer; they share hidden_size", ge=1, le=64)
+    kernel: int = setting(3, "bars that a layer of a TCN joins", unit="bars", ge=2, le=64)
+    dropout: float = setting(0.1, "share of a network's states that is dropped in training", unit="ratio", ge=0, lt=1)
+    recompute: bool = setting(
+        False, "gradient checkpointing: compute activations again instead of keeping them; less memory, more time"
+    )
+    compile: bool = setting(
+        False, "compile networks with torch.compile; it costs from seconds to a minute at the start"
+    )
     ridge_penalty: float = setting(0.01, "ridge penalty a window, features having unit variance", ge=0)
     scaler: Literal["robust", "standard"] = setting(
         "robust", "median and interquartile range, or mean and deviation, of training rows"
@@ -52,7 +84,14 @@ class TrainSection(Section):
         20, "rows an information coefficient needs; with fewer symbols timestamps are pooled", ge=3
     )
     seed: int = setting(0, "seed of weights, order and dropout", ge=0, le=2**32 - 1)
+    seeds: int = setting(1, "networks of each kind, with seeds from `seed` on, whose scores are averaged", ge=1, le=100)
     shuffle_labels: bool = setting(False, "negative control: permute the labels, so that nothing can be learned")
+    ranks: int = setting(
+        1, "Dask workers that train one network together, each with its share of every step's windows", ge=1, le=1024
+    )
+    checkpoint_s: float = setting(
+        300.0, "time between checkpoints within an epoch; there is one after each epoch", unit="s", gt=0, runtime=True
+    )
     threads: int = setting(
         0,
         "torch threads; 0 = one for a narrow model (hidden_size below 128), else all cores",
@@ -61,13 +100,51 @@ class TrainSection(Section):
         runtime=True,
     )
 
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if "transformer" in self.models and self.hidden_size % self.heads:
+            raise ValueError(
+                f"expected train.hidden_size to be a multiple of train.heads, got {self.hidden_size} and {self.heads}"
+            )
+        if self.ranks > 1 and self.loss in ("ic", "rank"):
+            raise ValueError(
+                f"expected train.ranks of 1 for train.loss {self.loss}, which compares whole moments, got {self.ranks}"
+            )
+        if len(set(self.targets)) != len(self.targets):
+            raise ValueError(f"expected distinct train.targets, got {self.targets}")
+        return self
+
+    def shape(self, name: NetworkName) -> dict[str, int]:
+        """Return what the settings say about the size of a network."""
+        size = {"hidden_size": self.hidden_size, "layers": self.layers or _LAYERS[name]}
+        own = {"lstm": {}, "tcn": {"kernel": self.kernel}, "transformer": {"heads": self.heads, "window": self.window}}
+        return {**size, **own[name]}
+
 
 class PredictSection(Section):
     """How trained models score windows."""
 
-    batch_size: int = setting(2048, "windows scored at once", unit="windows", ge=1, le=1_048_576)
+    batch_size: int = setting(256, "windows scored at once", unit="windows", ge=1, le=1_048_576)
     min_names: int = setting(
         20, "rows an information coefficient needs; with fewer symbols timestamps are pooled", ge=3
+    )
+    precision: Literal["float32", "bf16", "fp16", "int8", "int4"] = setting(
+        "float32",
+        "numbers that networks compute with, baselines stay float32: int8 (CPU) = whole numbers scaled batch by batch, "
+        "so that a score depends a little on the windows beside it; int4 (GPU, extra quantise) = weights of dense "
+        "layers alone; fp16 on a GPU alone",
+    )
+    max_ic_loss: float = setting(
+        0.005, "largest loss of validation rank IC against float32 that another precision may cost", ge=0, le=1
+    )
+    export: bool = setting(
+        False, "also leave <network>.pt2: raw windows of the last fold's features to scores, by torch.export, float32"
+    )
+    model: str = setting(
+        "",
+        "models to score with: those of this run's train stage where empty, registry = the one in use there, or the "
+        "digest of one in the registry; see scripts/models.py",
+        runtime=True,
     )
     threads: int = setting(1, "torch threads; 0 = all cores", ge=0, le=1024, runtime=True)
 

@@ -1,5 +1,14 @@
 """Training, validation and test rows by time, so that nothing learned has seen what it is measured on.
 
+holdout: train, then validation, then test. walk_forward: the same again and again, each time with the next piece of
+the test, as a model is refitted in use. kfold: every part of history is the test once, with training on both sides of
+it; that tells how sure a result is, not what could have been earned.
+
+A row of one part must not share information with a later or earlier part (Lopez de Prado, Advances in Financial
+Machine Learning, ch. 7): rows whose label ends after the next part begins are purged; before each boundary `embargo`
+timestamps are left out; and after validation or test, training begins only where neither labels nor the look-back of
+features and windows reach into them. Boundaries are timestamps, so they hold for all symbols at once.
+
 Shapes: N rows. Times are int64 microseconds UTC; a timestamp is the end of a bar.
 """
 
@@ -7,7 +16,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Self
+from itertools import groupby
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +37,19 @@ class SplitError(Exception):
 class SplitSection(Section):
     """Where training ends and testing begins."""
 
+    kind: Literal["holdout", "walk_forward", "kfold"] = setting(
+        "holdout",
+        "one boundary; refits through the test, as in use; or each part of history as the test once, which looks ahead",
+    )
+    folds: int = setting(5, "refits of walk_forward, parts of kfold", ge=2, le=100)
+    refit_every: int = setting(
+        0, "walk_forward: timestamps from one refit to the next, instead of folds; 0 = folds", unit="bars", ge=0
+    )
+    train_window: int = setting(
+        0, "walk_forward: timestamps of training at most (rolling); 0 = all before (expanding)", unit="bars", ge=0
+    )
     train_fraction: float = setting(
-        0.7, "share of the distinct timestamps, the oldest, for training", unit="ratio", gt=0, lt=1
+        0.7, "share of the distinct timestamps, the oldest, for the first training", unit="ratio", gt=0, lt=1
     )
     valid_fraction: float = setting(
         0.15, "share that follows, for early stopping; the rest is the test", unit="ratio", gt=0, lt=1
@@ -52,51 +73,86 @@ class SplitSection(Section):
             raise ValueError("give both valid_start and test_start, or neither")
         if self.valid_start and self.test_start and self.valid_start >= self.test_start:
             raise ValueError(f"valid_start ({self.valid_start}) must lie before test_start ({self.test_start})")
+        if self.kind != "walk_forward" and (self.refit_every or self.train_window):
+            raise ValueError(
+                f"split.refit_every and split.train_window are of walk_forward; leave them at 0 for {self.kind}"
+            )
+        if self.kind == "kfold" and self.folds < 3:
+            raise ValueError(f"expected split.folds of at least 3 for kfold (train, valid, test), got {self.folds}")
+        if self.kind == "kfold" and self.valid_start:
+            raise ValueError("kfold cuts all of history into split.folds parts; leave valid_start and test_start unset")
         return self
 
 
+class Span(NamedTuple):
+    """Say which part the rows of a span of time belong to: start <= ts < stop, microseconds UTC."""
+
+    part: int
+    start: int
+    stop: int
+
+
 @dataclass(frozen=True)
-class Splits:
-    """Hold the boundaries, microseconds UTC.
+class Fold:
+    """Hold the spans of one training, in the order of time; what lies between them belongs to no part."""
 
-    train < train_end <= gap < valid_start <= valid < valid_end <= gap < test_start <= test
-    """
-
-    train_end: int
-    valid_start: int
-    valid_end: int
-    test_start: int
+    number: int
+    spans: tuple[Span, ...]
     embargo: int
 
     def of(self, ts_N: NDArray[np.int64]) -> NDArray[np.int8]:
         """Return TRAIN, VALID, TEST or GAP (N,) by the time at which each row's bar ended."""
         out_N = np.full(len(ts_N), GAP, np.int8)
-        out_N[ts_N < self.train_end] = TRAIN
-        out_N[(ts_N >= self.valid_start) & (ts_N < self.valid_end)] = VALID
-        out_N[ts_N >= self.test_start] = TEST
+        for span in self.spans:
+            out_N[(ts_N >= span.start) & (ts_N < span.stop)] = span.part
         return out_N
 
-    def purged(self, split_N: NDArray[np.int8], end_N: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Say which rows (N,) of training and validation have a label that ends when the next part has begun."""
-        late_N: NDArray[np.bool_] = (split_N == TRAIN) & (end_N >= self.valid_start)
-        late_N |= (split_N == VALID) & (end_N >= self.test_start)
-        return late_N
+    def purged(self, ts_N: NDArray[np.int64], end_N: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Say which rows (N,) of a part have a label that ends when a later, other part has begun."""
+        out_N = np.zeros(len(ts_N), np.bool_)
+        for i, span in enumerate(self.spans):
+            others = [later.start for later in self.spans[i + 1 :] if later.part != span.part]
+            if others:
+                out_N |= (ts_N >= span.start) & (ts_N < span.stop) & (end_N >= min(others))
+        return out_N
+
+    def looking_back(self, ts_N: NDArray[np.int64], since_N: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Say which rows (N,) of the training part have features that read, from `since_N` on, bars of validation or
+        test: those of a symbol that did not trade on every timestamp of the gap.
+        """
+        out_N = np.zeros(len(ts_N), np.bool_)
+        for i, span in enumerate(self.spans):
+            others = [before.stop for before in self.spans[:i] if before.part != TRAIN]
+            if span.part == TRAIN and others:
+                out_N |= (ts_N >= span.start) & (ts_N < span.stop) & (since_N < max(others))
+        return out_N
+
+    def start(self, part: int) -> int:
+        """Return when a part begins for the first time."""
+        return min(span.start for span in self.spans if span.part == part)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the boundaries as microseconds and, for readers, as text."""
-        times = {name: getattr(self, name) for name in ("train_end", "valid_start", "valid_end", "test_start")}
-        text = {name: (_EPOCH + timedelta(microseconds=value)).isoformat() for name, value in times.items()}
-        return {"boundaries_us": times, "boundaries": text, "embargo": self.embargo}
+        """Return the spans as microseconds and, for readers, as text."""
+        names = {code: name for name, code in NAMES.items()}
+        spans = [
+            {"part": names[s.part], "start_us": s.start, "stop_us": s.stop, "from": _text(s.start), "to": _text(s.stop)}
+            for s in self.spans
+        ]
+        return {"fold": self.number, "spans": spans, "embargo": self.embargo}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
-        return cls(**value["boundaries_us"], embargo=int(value["embargo"]))
+        spans = tuple(Span(NAMES[s["part"]], int(s["start_us"]), int(s["stop_us"])) for s in value["spans"])
+        return cls(int(value["fold"]), spans, int(value["embargo"]))
 
 
-def make_splits(ts_N: NDArray[np.int64], section: SplitSection, largest_horizon: int) -> Splits:
+def make_folds(
+    ts_N: NDArray[np.int64], section: SplitSection, largest_horizon: int, look_back: int
+) -> tuple[Fold, ...]:
     """Choose boundaries over the distinct timestamps of rows (N,).
 
-    SplitError when the embargo is shorter than `largest_horizon` bars or a part stays empty.
+    largest_horizon : bars that the longest label reaches ahead; look_back : bars before its own that a window of
+    features reads. SplitError when the embargo is shorter than the longest label or a part stays empty.
     """
     embargo = largest_horizon if section.embargo is None else section.embargo
     if embargo < largest_horizon:
@@ -105,6 +161,31 @@ def make_splits(ts_N: NDArray[np.int64], section: SplitSection, largest_horizon:
             "raise it or leave it unset, or shorten the labels"
         )
     stamps = np.unique(ts_N)
+    if section.kind == "kfold":
+        plans = _kfold(len(stamps), section.folds, embargo, look_back)
+    else:
+        plans = _forward(stamps, section, embargo)
+    stops = np.append(stamps, stamps[-1] + 1 if len(stamps) else 0)
+    folds = []
+    for number, plan in enumerate(plans):
+        sizes = {name: sum(b - a for part, a, b in plan if part == code and b > a) for name, code in NAMES.items()}
+        empty = [name for name, size in sizes.items() if size < 1]
+        if empty:
+            span = f"from {_text(stamps[0])} to {_text(stamps[-1])}" if len(stamps) else "none"
+            raise SplitError(
+                f"expected timestamps in every split, got none for {', '.join(empty)} of fold {number}: {len(stamps)} "
+                f"timestamps ({span}), embargo {embargo}, look-back {look_back}; ingest a longer history, take fewer "
+                "split.folds or move the boundaries of split.*"
+            )
+        spans = tuple(Span(part, int(stops[a]), int(stops[b])) for part, a, b in plan if b > a)
+        folds.append(Fold(number, spans, embargo))
+    return tuple(folds)
+
+
+Plan = list[tuple[int, int, int]]  # part, first and last + 1 timestamp, in the order of time
+
+
+def _forward(stamps: NDArray[np.int64], section: SplitSection, embargo: int) -> list[Plan]:
     n = len(stamps)
     if section.valid_start and section.test_start:
         valid, test = (
@@ -112,22 +193,36 @@ def make_splits(ts_N: NDArray[np.int64], section: SplitSection, largest_horizon:
         )
     else:
         valid, test = int(n * section.train_fraction), int(n * (section.train_fraction + section.valid_fraction))
-    sizes = {"train": valid - embargo, "valid": test - valid - embargo, "test": n - test}
-    empty = [name for name, size in sizes.items() if size < 1]
-    if empty:
-        span = f"from {_text(stamps[0])} to {_text(stamps[-1])}" if n else "none"
-        raise SplitError(
-            f"expected timestamps in every split, got none for {', '.join(empty)}: {n} timestamps ({span}), "
-            f"validation from number {valid}, "
-            f"test from number {test}, embargo {embargo}; ingest a longer history or move the boundaries of split.*"
-        )
-    return Splits(
-        train_end=int(stamps[valid - embargo]),
-        valid_start=int(stamps[valid]),
-        valid_end=int(stamps[test - embargo]),
-        test_start=int(stamps[test]),
-        embargo=embargo,
-    )
+    starts = [test]
+    if section.kind == "walk_forward" and n > test:
+        every, folds = section.refit_every, min(section.folds, n - test)
+        starts = list(range(test, n, every)) if every else [test + (n - test) * i // folds for i in range(folds)]
+    plans = []
+    for start, stop in zip(starts, [*starts[1:], n]):
+        begin = start - (test - valid)
+        first = max(0, begin - embargo - section.train_window) if section.train_window else 0
+        plans.append([(TRAIN, first, begin - embargo), (VALID, begin, start - embargo), (TEST, start, stop)])
+    return plans
+
+
+def _kfold(n: int, folds: int, embargo: int, look_back: int) -> list[Plan]:
+    """Take each part as the test and the one before it, in a circle, for validation."""
+    edges = [n * i // folds for i in range(folds + 1)]
+    plans = []
+    for test in range(folds):
+        parts = [TRAIN] * folds
+        parts[test], parts[test - 1] = TEST, VALID
+        plan: Plan = []
+        for part, group in groupby(range(folds), parts.__getitem__):
+            run = list(group)
+            begin, stop = edges[run[0]], edges[run[-1] + 1]
+            if part == TRAIN and run[0] > 0:  # what was seen before must be out of sight
+                begin += max(embargo, look_back)
+            if part != TEST and stop < n:
+                stop -= embargo
+            plan.append((part, begin, stop))
+        plans.append(plan)
+    return plans
 
 
 def microseconds(day: date) -> int:
@@ -135,5 +230,5 @@ def microseconds(day: date) -> int:
     return int((datetime(day.year, day.month, day.day, tzinfo=UTC) - _EPOCH) / timedelta(microseconds=1))
 
 
-def _text(stamp: np.int64) -> str:
+def _text(stamp: np.int64 | int) -> str:
     return (_EPOCH + timedelta(microseconds=int(stamp))).date().isoformat()

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from .metrics import average_ranks
 
-Kind = Literal["rank", "excess", "return"]
+Kind = Literal["rank", "excess", "return", "label"]
 FEW_SYMBOLS = 10
 _CLIP = 5.0
 
 
-def choose_kind(asked: Literal["auto", "rank", "excess", "return"], ts_N: NDArray[np.int64]) -> Kind:
+def choose_kind(asked: Literal["auto", "rank", "excess", "return", "label"], ts_N: NDArray[np.int64]) -> Kind:
     """Resolve auto: the return where a timestamp has on median fewer than 10 rows, else the rank."""
     if asked != "auto":
         return asked
@@ -25,12 +25,15 @@ def choose_kind(asked: Literal["auto", "rank", "excess", "return"], ts_N: NDArra
 def transform(
     kind: Kind, y_N: NDArray[np.float32], ts_N: NDArray[np.int64], fit_N: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """Turn forward returns (N,) into targets (N,) of about unit variance; NaN stays NaN.
+    """Turn labels (N,) into targets (N,), of about unit variance but for `label`; NaN stays NaN.
 
     rank: the average rank within the timestamp, from -sqrt(3) to sqrt(3); NaN where a timestamp has one row. excess:
     return minus the timestamp's mean; return: minus the mean of the rows `fit_N` (training). Both are divided by the
-    deviation of the rows `fit_N` and clipped at 5, so that one limit-up run does not rule the loss.
+    deviation of the rows `fit_N` and clipped at 5, so that one limit-up run does not rule the loss. label: as it
+    is, for sides of barriers.
     """
+    if kind == "label":
+        return y_N.astype(np.float32)
     out_N = np.full(len(y_N), np.nan, np.float32)
     rows = np.flatnonzero(np.isfinite(y_N))
     stamps, code = np.unique(ts_N[rows], return_inverse=True)

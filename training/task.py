@@ -1,4 +1,4 @@
-"""Fit all asked models and leave the files that prediction needs."""
+"""Fit all asked models on all folds and leave the files that prediction needs."""
 
 from __future__ import annotations
 
@@ -11,43 +11,100 @@ from storage.emit import Emit
 from storage.section import digest_of
 from storage.store import write_json, write_parquet
 
+from . import steps
+from .columns import read_columns
 from .dataset import prepare
-from .section import TrainSection
-from .splits import SplitSection
-from .trainer import Fit, fit_model
+from .fit import fit_model
+from .model.trees import check_installed
+from .panel import read_stamps
+from .parallel import Ranks
+from .section import BASELINES, ModelName, TrainSection
+from .splits import SplitSection, make_folds
+
+FIGURES = ("train_loss", "valid_loss", "valid_rank_ic", "learning_rate", "seconds", "samples_per_s", *steps.FIGURES)
+
+
+def members(train: TrainSection) -> list[tuple[ModelName, int]]:
+    """Return the models to fit with their seeds: the baseline ridge first, each network once for each seed."""
+    names = dict.fromkeys(("ridge", *train.models))
+    return [(n, train.seed + k) for n in names for k in range(1 if n in BASELINES else train.seeds)]
 
 
 def train_all(
-    features: Path, out: Path, split: SplitSection, train: TrainSection, device: str, emit: Emit
+    features: Path,
+    out: Path,
+    split: SplitSection,
+    train: TrainSection,
+    device: str,
+    emit: Emit,
+    ranks: Ranks | None = None,
 ) -> dict[str, Any]:
-    """Fit the models that `train` names and return a summary.
+    """Fit the models that `train` names and return a summary; of several ranks only the first one writes and tells.
 
-    Files: <model>/best.pt, scaler.json, columns.json, splits.json, history.parquet, metrics.json. What a killed call
-    left in `out` is used when it fits: the content is the same either way.
+    Files: fold-<k>/{scaler,columns}.json and fold-<k>/<model>-<seed>/best.pt for each fold, folds.json,
+    history.parquet, metrics.json. What a killed call left in `out` is used when it fits: the content is the same either
+    way.
     """
-    data = prepare(features, split, train, emit)
-    fits = [fit_model(name, data, train, device, emit, out / name) for name in dict.fromkeys(train.models)]
-    metrics = {fit.name: fit.summary() for fit in fits}
-    write_json(out / "scaler.json", data.scaler.to_json())
-    write_json(out / "columns.json", data.columns_json())
-    write_json(out / "splits.json", data.splits_json())
+    if "trees" in train.models:
+        check_installed()
+    columns = read_columns(features, train.targets)
+    look_back = columns.look_back + train.window - 1
+    folds = make_folds(read_stamps(features), split, columns.largest_horizon, look_back)
+    fits: dict[str, list[dict[str, Any]]] = {}
+    rows: list[dict[str, Any]] = []
+    told: list[dict[str, Any]] = []
+    contents: list[Any] = []
+    first = ranks is None or ranks.first
+    if split.kind == "kfold" and first:
+        text = "kfold trains on both sides of each test: it tells how sure scores are, not what could have been earned"
+        emit("log", level="warning", text=text)
+    for fold in folds:
+        place = out / f"fold-{fold.number}"
+        place.mkdir(parents=True, exist_ok=True)
+        data = prepare(features, split, train, emit, fold.number, place)
+        for name, seed in members(train):
+            if name in BASELINES and not first:
+                continue
+            own = train.model_copy(update={"seed": seed})
+            told_of = _naming(emit, seed=seed, fold=fold.number)
+            fit = fit_model(name, data, own, device, told_of, place / f"{name}-{seed}", ranks=ranks)
+            fits.setdefault(name, []).append({"fold": fold.number, "seed": seed, **fit.summary()})
+            rows += [{"fold": fold.number, "model": name, "seed": seed, **row} for row in fit.history]
+        if first:
+            write_json(place / "scaler.json", data.scaler.to_json())
+            write_json(place / "columns.json", data.columns_json())
+            told.append({**fold.to_json(), "rows": data.counts})
+            contents += [data.scaler.to_json(), data.columns_json()]
+        del data  # before the next one is read
+    if not first:
+        return {}
+    metrics = {name: _together(found) for name, found in fits.items()}
+    write_json(out / "folds.json", told)
     write_json(out / "metrics.json", metrics)
-    write_parquet(out / "history.parquet", _history(fits))
-    content = digest_of([data.scaler.to_json(), data.columns_json(), data.splits_json(), metrics])
-    return {"content": content, "rows": data.counts["train"], "models": list(metrics), "metrics": metrics}
+    write_parquet(out / "history.parquet", _history(rows))
+    trained = sum(fold["rows"]["train"] for fold in told)
+    content = digest_of([contents, told, metrics])
+    return {"content": content, "rows": trained, "folds": len(folds), "models": list(metrics), "metrics": metrics}
 
 
-def _history(fits: list[Fit]) -> pa.Table:
-    rows = [{"model": fit.name, **row} for fit in fits for row in fit.history]
-    schema = pa.schema(
-        [
-            ("model", pa.string()),
-            ("epoch", pa.int32()),
-            ("train_loss", pa.float64()),
-            ("valid_loss", pa.float64()),
-            ("valid_rank_ic", pa.float64()),
-            ("seconds", pa.float64()),
-            ("samples_per_s", pa.float64()),
-        ]
-    )
-    return pa.Table.from_pylist(rows, schema)
+def _naming(emit: Emit, **names: object) -> Emit:
+    """Return an Emit that says of which fit an epoch is."""
+
+    def named(kind: str, /, **fields: object) -> None:
+        emit(kind, **(names if kind == "epoch" else {}), **fields)
+
+    return named
+
+
+def _together(fits: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what is to be said about all fits of a model: mean figures, and when the last one stopped."""
+    out: dict[str, Any] = {"fits": fits, "best_epoch": fits[-1]["best_epoch"], "epochs": fits[-1]["epochs"]}
+    for name in ("train_loss", "valid_loss", "valid_rank_ic"):
+        known = [fit[name] for fit in fits if fit[name] is not None]
+        out[name] = sum(known) / len(known) if known else None
+    return out
+
+
+def _history(rows: list[dict[str, Any]]) -> pa.Table:
+    kinds = [("fold", pa.int32()), ("model", pa.string()), ("seed", pa.int64()), ("epoch", pa.int32())]
+    return pa.Table.from_pylist(rows, pa.schema([*kinds, *((name, pa.float64()) for name in FIGURES)]))

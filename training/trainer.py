@@ -1,15 +1,13 @@
-"""Fit models on a dataset: one loop that can be killed anywhere and goes on as if it had not been.
+"""Train a network: one loop that can be killed anywhere and goes on as if it had not been.
 
-Shapes: B batch, L window, F features, W windows.
+Shapes: B batch, L window, F features, W windows, H heads. A step of the optimiser takes batch_size x
+gradient_accumulation_steps windows, however small the parts are in which they go through the network.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any
@@ -20,255 +18,253 @@ from numpy.typing import NDArray
 
 from storage.emit import Emit, silent
 
-from .data import Resident, on_device
-from .dataset import TRAIN, VALID, Dataset
-from .metrics import Sections, make_sections, mean_rank_ic
-from .model import CheckpointError, load, save, save_model, state_digest
-from .model.lstm import LSTM
-from .model.ridge import Ridge
-from .precision import resolved_precision
-from .section import ModelName, TrainSection
+from . import checkpoint, profile
+from .dataset import Dataset
+from .hardware import autocast_type
+from .judge import Judge, merit_of, scores
+from .losses import loss_of
+from .memory import Forecast, forecast, is_out_of_memory, release
+from .model import build, save_model
+from .model.network import Network
+from .parallel import Ranks
+from .schedule import factor
+from .section import NetworkName, TrainSection
+from .splits import TRAIN
+from .steps import Meter
+from .windows import Windows, cut, to_device
 
 EpochHook = Callable[[int, float], None]
-_SCORE_BATCH = 2048
+History = list[dict[str, float]]
 _PROGRESS_S = 0.5
-_GPU_CHECK = 32
-_WIDE = (
-    128  # below, threads mostly wait for each other: on two idle cores 1.2 to 1.6 times as fast, on busy ones slower
-)
+_RANK = 1_000_003  # between the seeds of ranks
+_GPU_CHECK = 32  # steps between looks at the loss, which wait for the GPU
 
 
 class TrainingDiverged(Exception):
     """A loss or a score that is no number any more."""
 
 
-@dataclass
-class Fit:
-    """Hold a fitted model: the weights of its best epoch, the figures of every epoch and which one was the best."""
-
-    name: ModelName
-    model: LSTM | Ridge
-    best_epoch: int
-    history: list[dict[str, float]] = field(default_factory=list)
-
-    @property
-    def best(self) -> dict[str, float]:
-        return self.history[self.best_epoch]
-
-    def summary(self) -> dict[str, Any]:
-        """Return what does not depend on the clock."""
-        figures = {
-            k: (v if isfinite(v) else None)
-            for k, v in self.best.items()
-            if k in ("train_loss", "valid_loss", "valid_rank_ic")
-        }
-        return {
-            **figures,
-            "best_epoch": self.best_epoch,
-            "epochs": len(self.history),
-            "weights": state_digest(self.model),
-        }
+class TooLarge(Exception):
+    """A network that does not fit into memory with a single window at a time."""
 
 
-@contextlib.contextmanager
-def torch_threads(count: int) -> Iterator[int]:
-    """Set torch's threads (0 = all cores of this process) and restore them: Dask's nanny exports OMP_NUM_THREADS=1."""
-    before = torch.get_num_threads()
-    chosen = count or len(os.sched_getaffinity(0))
-    torch.set_num_threads(chosen)
-    try:
-        yield chosen
-    finally:
-        torch.set_num_threads(before)
-
-
-def choose_precision(train: TrainSection, device: str) -> tuple[torch.dtype | None, str]:
-    """Return the type of mixed precision (None = float32) and its name; PrecisionError for fp16 on a CPU."""
-    return {
-        "off": (None, "float32"),
-        "bf16": (torch.bfloat16, "bf16"),
-        "fp16": (torch.float16, "fp16 with a gradient scaler"),
-    }[resolved_precision(train, device)]
-
-
-def fit_model(
-    name: ModelName,
-    data: Dataset,
-    train: TrainSection,
-    device: str,
-    emit: Emit = silent,
-    out: Path | None = None,
-    on_epoch: EpochHook | None = None,
-) -> Fit:
-    """Fit one model on the training windows and pick its best epoch on the validation windows.
-
-    The test is not looked at. With `out` the state after each epoch is kept in out/last.pt and the best model in
-    out/best.pt; a later call with the same data and settings goes on from there and ends with the same bits on a CPU.
-    `on_epoch(epoch, validation figure to maximise)` may raise to stop. TrainingDiverged when a loss is no number; the
-    files then hold the last good epoch.
-    """
-    narrow = name == "ridge" or train.hidden_size < _WIDE
-    with torch_threads(train.threads or int(narrow)):
-        if name == "ridge":
-            return _fit_ridge(data, train, emit, out, on_epoch)
-        return Loop(data, train, device, emit, out).run(on_epoch)
-
-
-class Judge:
-    """Score the validation windows of a dataset and compare with their targets."""
-
-    def __init__(self, data: Dataset, train: TrainSection) -> None:
-        self.ends_W = data.windows(VALID, train.window)
-        self.target_W = data.target_N[self.ends_W]
-        self.sections: Sections = make_sections(data.panel.ts_N[self.ends_W], train.min_names)
-
-    def __call__(self, scores_W: NDArray[np.float32]) -> tuple[float, float]:
-        """Return mean squared error and mean rank IC."""
-        loss = float(np.mean((scores_W - self.target_W) ** 2, dtype=np.float64))
-        return loss, mean_rank_ic(scores_W, self.target_W, self.sections)
-
-
-def scores(
-    model: LSTM | Ridge, resident: Resident, ends_W: NDArray[np.int64], batch_size: int = _SCORE_BATCH
-) -> NDArray[np.float32]:
-    """Score the windows (W,) that end at the given rows, in evaluation mode."""
-    model.eval()
-    ends = on_device(torch.from_numpy(ends_W), resident.device)
-    with torch.inference_mode():
-        parts = [model(resident.batch(ends[a : a + batch_size])).float().cpu() for a in range(0, len(ends), batch_size)]
-    return np.concatenate([part.numpy() for part in parts]) if parts else np.empty(0, np.float32)
-
-
-def _fit_ridge(data: Dataset, train: TrainSection, emit: Emit, out: Path | None, on_epoch: EpochHook | None) -> Fit:
-    started = time.perf_counter()
-    ends_W = data.windows(TRAIN, train.window)
-    judge = Judge(data, train)
-    model = Ridge(len(data.panel.features)).fit(data.panel.x_NF, data.target_N, ends_W, train.ridge_penalty)
-    resident = Resident(data.panel.x_NF, 1, "cpu")
-    residual = scores(model, resident, ends_W) - data.target_N[ends_W]
-    valid_loss, valid_rank_ic = judge(scores(model, resident, judge.ends_W))
-    seconds = time.perf_counter() - started
-    row = {
-        "epoch": 0,
-        "train_loss": float(np.mean(residual**2, dtype=np.float64)),
-        "valid_loss": valid_loss,
-        "valid_rank_ic": valid_rank_ic,
-        "seconds": seconds,
-        "samples_per_s": len(ends_W) / seconds,
-    }
-    emit("epoch", model="ridge", **row)
-    if out is not None:
-        save_model(out / "best.pt", "ridge", model, train.window)
-    if on_epoch:
-        on_epoch(0, _merit(row, train))
-    return Fit("ridge", model, 0, [row])
-
-
-def _merit(row: dict[str, float], train: TrainSection) -> float:
-    return row["valid_rank_ic"] if train.early_stopping == "rank_ic" else -row["valid_loss"]
+def too_large(name: str, train: TrainSection, windows: int, error: Exception) -> TooLarge:
+    """Return the error of a network that memory does not hold with so many windows at a time."""
+    return TooLarge(
+        f"expected {windows} windows of {train.window} bars to fit into memory beside the {name}, got: {error}; choose "
+        "a smaller train.hidden_size, train.layers, train.window or train.batch_size, or train.recompute"
+    )
 
 
 class Loop:
-    """Train an LSTM: epochs of randomly drawn windows, AdamW, early stopping, a checkpoint after each epoch."""
+    """Hold everything that changes while a network is trained; `run` goes on from wherever that is."""
 
-    def __init__(self, data: Dataset, train: TrainSection, device: str, emit: Emit, out: Path | None) -> None:
-        self.data, self.train, self.emit, self.out = data, train, emit, out
-        self.ends_W = data.windows(TRAIN, train.window)
+    def __init__(
+        self,
+        name: NetworkName,
+        data: Dataset,
+        train: TrainSection,
+        device: str,
+        emit: Emit,
+        out: Path | None,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self.name, self.data, self.train, self.out = name, data, train, out
+        self.ranks = ranks or Ranks()
+        self.emit = emit if self.ranks.first else silent
+        self.ends_W = data.windows(TRAIN, train)
         self.judge = Judge(data, train)
-        self.resident = Resident(data.panel.x_NF, train.window, device)
-        self.target_N = on_device(torch.from_numpy(data.target_N), self.resident.device)
-        self.model = LSTM(self.resident.n_features, train.hidden_size, train.dropout, train.seed).to(
-            self.resident.device
-        )
+        normalise, threads = train.normalise == "window", torch.get_num_threads()
+        self.windows = Windows(data.panel.x_NF, train.window, device, normalise=normalise, threads=threads)
+        self.device = self.windows.device
+        self.meter = Meter(self.device)
+        self.target_NH = to_device(torch.from_numpy(data.target_NH), self.device)
+        self.loss = loss_of(train.loss)
+        self.moment_N = to_device(torch.from_numpy(data.panel.ts_N), self.device)
+        shape = {"n_features": self.windows.n_features, "n_heads": data.target_NH.shape[1], **train.shape(name)}
+        self.model: Network = build(name, shape, train.dropout, train.seed).to(self.device)
+        self.model.recompute = train.recompute
+        self.model.random.manual_seed(train.seed + _RANK * self.ranks.rank)
+        self.forward: Any = self.ranks.wrap(self.model, self.device)
+        if train.compile:
+            self.forward = torch.compile(self.forward)
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=device == "gpu"
+            self.model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
         )
-        self.precision, precision = choose_precision(train, device)
-        self.grad_scaler = torch.amp.GradScaler(self.resident.device.type, enabled=self.precision is torch.float16)
-        self.fingerprint = data.fingerprint(train) if out else ""
-        self.epoch = self.best_epoch = self.stale = 0
-        self.history: list[dict[str, float]] = []
+        self.precision, self.said = autocast_type(train, device)
+        self.grad_scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
+        self.fingerprint = data.fingerprint(train, name) if out else ""
+        self.micro = train.batch_size
+        self.epoch = self.best_epoch = self.stale = self.cursor = 0
+        self.total, self.spent = 0.0, 0.0  # of the epoch so far: summed loss, seconds
+        self.history: History = []
         self.best_state = self._weights()
-        emit("log", level="info", text=f"lstm on {device}, {torch.get_num_threads()} threads, {precision}")
+        self.kept = time.monotonic()
 
     @property
     def drawn(self) -> int:
         """Return how many windows an epoch draws."""
         return min(self.train.windows_per_epoch or len(self.ends_W), len(self.ends_W))
 
-    def run(self, on_epoch: EpochHook | None = None) -> Fit:
+    @property
+    def step_size(self) -> int:
+        return self.train.batch_size * self.train.gradient_accumulation_steps
+
+    def run(self, on_epoch: EpochHook | None = None) -> History:
+        """Train until the last epoch or until `patience` has run out; the model then has the weights of the best one.
+
+        `on_epoch(epoch, validation figure to maximise)` may raise to stop.
+        """
         self._resume()
+        text = f"{self.name} on {self.device.type}, {torch.get_num_threads()} threads, {self.said}"
+        self.emit("log", level="info", text=f"{text}, data on the {self.windows.place}")
+        try:
+            said = self.forecast().text()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            said = "memory forecast: more than there is, even for the few windows that tell it"
+        self.emit("log", level="info", text=said)
         while self.epoch < self.train.num_epochs and not (self.train.patience and self.stale >= self.train.patience):
-            row = self._one_epoch()
-            merit = _merit(row, self.train)
-            best = _merit(self.history[self.best_epoch], self.train) if self.history else nan
+            with self.meter:
+                row = self._one_epoch()
+            merit = merit_of(row, self.train)
+            best = merit_of(self.history[self.best_epoch], self.train) if self.history else nan
             self.history.append(row)
             if merit > best or not isfinite(best):
                 self.best_epoch, self.stale, self.best_state = self.epoch, 0, self._weights()
             else:
                 self.stale += 1
-            self.epoch += 1
+            self.epoch, self.cursor, self.total, self.spent = self.epoch + 1, 0, 0.0, 0.0
             self._keep()
-            self.emit("epoch", model="lstm", **row)
+            self.emit("epoch", model=self.name, **row)
             if on_epoch:
                 on_epoch(int(row["epoch"]), merit)
         total = self.epoch * self.drawn
         self.emit("progress", done=total, total=total, unit="windows")
         self.model.load_state_dict(self.best_state)
-        return Fit("lstm", self.model, self.best_epoch, self.history)
+        return self.history
+
+    def forecast(self) -> Forecast:
+        """Predict the peak of memory that training takes on its device."""
+        held = self.target_NH.nbytes + self.moment_N.nbytes
+        held += self.data.panel.x_NF.nbytes if self.windows.place == "device" else 0
+        shape = (self.train.window, self.windows.n_features)
+        return forecast(self.model, shape, min(self.micro, len(self.ends_W)), held, self.precision)
 
     def _one_epoch(self) -> dict[str, float]:
-        started = time.perf_counter()
-        train_loss = self._train_epoch()
-        seconds = time.perf_counter() - started
-        scores_W = scores(self.model, self.resident, self.judge.ends_W)
-        if not np.isfinite(scores_W).all():
+        order_W = self._order()
+        self.meter.start()
+        while self.cursor < len(order_W):
+            micro = self.micro
+            self._steps(order_W)
+            if self.micro < micro:
+                release(self.device)
+        judged = time.perf_counter()
+        found = [0.0, 0.0, 1.0]
+        if self.ranks.first:
+            scores_WH = scores(self.model, self.windows, self.judge.ends_W)
+            found = [*self.judge(scores_WH), float(np.isfinite(scores_WH).all())]
+        valid_loss, valid_rank_ic, finite = self.ranks.told(found, self.device)
+        if not finite:
             raise TrainingDiverged(self._diverged("the scores of the validation windows are"))
-        valid_loss, valid_rank_ic = self.judge(scores_W)
         return {
             "epoch": self.epoch,
-            "train_loss": train_loss,
+            "train_loss": self.total / len(order_W),
             "valid_loss": valid_loss,
             "valid_rank_ic": valid_rank_ic,
-            "seconds": time.perf_counter() - started,
-            "samples_per_s": self.drawn / seconds,
+            "learning_rate": self._rate(),
+            "seconds": self.spent + time.perf_counter() - judged,
+            "samples_per_s": len(order_W) / self.spent,
+            **self.meter.figures(),
         }
 
-    def _train_epoch(self) -> float:
-        """Go once through this epoch's windows, whose order depends on seed and epoch alone; return the mean loss."""
+    def _order(self) -> NDArray[np.int64]:
+        """Return this epoch's windows, whose order depends on seed and epoch alone. A loss that compares gets them
+        moment by moment.
+        """
         random = np.random.default_rng([self.train.seed, self.epoch])
-        order_W = random.permutation(self.ends_W)[: self.drawn]
-        ends = on_device(torch.from_numpy(order_W), self.resident.device)
-        size, steps = self.train.batch_size, self.train.gradient_accumulation_steps
-        total = torch.zeros((), dtype=torch.float64, device=self.resident.device)
-        check_every = 1 if self.resident.device.type == "cpu" else _GPU_CHECK
-        told = time.perf_counter()
-        self.model.train()
-        for number, a in enumerate(range(0, len(ends), size * steps)):
-            group = ends[a : a + size * steps]
-            for batch in group.split(size):
-                loss = self._loss(batch)
-                self.grad_scaler.scale(loss / len(group)).backward()
-                total += loss.detach()
-            if (number + 1) % check_every == 0 or a + len(group) == len(ends):
-                if not isfinite(float(total)):
-                    raise TrainingDiverged(self._diverged(f"the loss up to step {number} of epoch {self.epoch} is"))
-                if time.perf_counter() - told > _PROGRESS_S:
-                    told = time.perf_counter()
-                    done = self.epoch * self.drawn + a + len(group)
-                    self.emit("progress", done=done, total=self.train.num_epochs * self.drawn, unit="windows")
-            self._step()
-        return float(total) / len(ends)
+        if not self.loss.compares:
+            return random.permutation(self.ends_W)[: self.drawn]
+        moments, code_W = np.unique(self.data.panel.ts_N[self.ends_W], return_inverse=True)
+        place_W = random.permutation(len(moments))[code_W]
+        order_W = self.ends_W[np.argsort(place_W, kind="stable")]
+        return order_W[: self.drawn]
 
-    def _loss(self, end_B: torch.Tensor) -> torch.Tensor:
-        """Return the summed squared error of a batch; the caller divides by the size of the whole step."""
-        x_BLF = self.resident.batch(end_B)
-        with torch.autocast(self.resident.device.type, dtype=self.precision, enabled=self.precision is not None):
-            score_B = self.model(x_BLF)
-        loss: torch.Tensor = (score_B.float() - self.target_N[end_B]).square().sum()
+    def _steps(self, order_W: NDArray[np.int64]) -> None:
+        """Take the epoch's steps from `cursor` on, up to the first that memory does not hold."""
+        groups = cut(order_W[self.cursor :], self.step_size)
+        shares = [self.ranks.share(group) for group in groups]
+        parts = [part for mine, _ in shares for part in cut(mine, self.micro)]
+        batches = self.meter.waits(self.windows.batches(parts))
+        self.model.train()
+        began = told = time.perf_counter()
+        seen: list[torch.Tensor] = []  # losses on the device that were not yet looked at
+        check_every = 1 if self.device.type == "cpu" else _GPU_CHECK
+        for number, (group, (mine, weight)) in enumerate(zip(groups, shares), 1):
+            random = self.model.random.get_state()
+            self.meter.begin()
+            try:
+                loss = self._gradients(batches, len(mine), weight / len(group))
+            except (RuntimeError, MemoryError) as error:
+                self.model.random.set_state(random)
+                self.total += sum(float(one) for one in seen)
+                self.spent += time.perf_counter() - began
+                self._back_off(error)
+                return
+            seen.append(loss)
+            self._step()
+            self.meter.end()
+            profile.step()
+            self.cursor += len(group)
+            if len(seen) == check_every or number == len(groups):
+                self.total += float(self.ranks.total(torch.stack(seen).sum()))
+                seen.clear()
+                self.meter.read()
+                now = time.perf_counter()
+                self.spent, began = self.spent + now - began, now
+                steps = f"step {-(-self.cursor // self.step_size)} of epoch {self.epoch}"
+                if not isfinite(self.total):
+                    raise TrainingDiverged(self._diverged(f"the loss up to {steps} is"))
+                if now - told > _PROGRESS_S:
+                    told = now
+                    done = self.epoch * self.drawn + self.cursor
+                    self.emit("progress", done=done, total=self.train.num_epochs * self.drawn, unit="windows")
+                due = float(time.monotonic() - self.kept > self.train.checkpoint_s)
+                if self.out and self.ranks.told([due], self.device)[0]:
+                    if not all(bool(values.isfinite().all()) for values in self.model.parameters()):
+                        raise TrainingDiverged(self._diverged(f"the weights after {steps} are"))
+                    self._keep()
+
+    def _gradients(self, batches: Any, windows: int, weight: float) -> torch.Tensor:
+        """Add up the gradients of this rank's windows of a step, part by part; return their summed loss.
+
+        weight : of a window in the mean over the step, 0 = its windows are another rank's.
+        """
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        parts = -(-windows // self.micro)
+        for number in range(1, parts + 1):
+            x_BLF, end_B = next(batches)
+            with self.ranks.apart(self.forward, number == parts):
+                with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None):
+                    score_BH = self.forward(x_BLF)
+                part = self.loss(score_BH.float(), self.target_NH[end_B], self.moment_N[end_B])
+                self.grad_scaler.scale(part * (weight * self.ranks.count)).backward()  # gradients are averaged
+            if weight:
+                loss += part.detach()
         return loss
 
+    def _rate(self) -> float:
+        """Return the learning rate of the step that the cursor stands at."""
+        per_epoch = -(-self.drawn // self.step_size)
+        steps = per_epoch * self.train.num_epochs
+        step = self.epoch * per_epoch + self.cursor // self.step_size
+        warmup = int(steps * self.train.warmup)
+        return self.train.learning_rate * factor(min(step, steps - 1), steps, warmup, self.train.least_rate)
+
     def _step(self) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate()
         if self.train.gradient_clip:
             self.grad_scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.train.gradient_clip)
@@ -276,8 +272,22 @@ class Loop:
         self.grad_scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
+    def _back_off(self, error: Exception) -> None:
+        """After running out of memory go on with half as many windows at a time; a step's windows stay the same."""
+        if not is_out_of_memory(error):
+            raise error
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.micro == 1 or self.loss.compares or self.ranks.count > 1:
+            raise too_large(self.name, self.train, self.micro, error) from error
+        self.micro = -(-self.micro // 2)
+        text = (
+            f"out of memory: {self.micro} windows at a time from now on, "
+            f"{-(-self.step_size // self.micro)} times a step, which keeps its {self.step_size}"
+        )
+        self.emit("log", level="warning", text=text)
+
     def _diverged(self, what: str) -> str:
-        kept = f"the last good epoch is kept in {self.out}" if self.out and self.history else "no epoch was finished"
+        kept = f"the last good state is kept in {self.out}" if self.out and self.history else "no epoch was finished"
         return (
             f"expected finite numbers, but {what} not; {kept}. Lower train.learning_rate "
             f"({self.train.learning_rate:g}), "
@@ -288,11 +298,19 @@ class Loop:
         return {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
 
     def _keep(self) -> None:
+        self.kept = time.monotonic()
         if self.out is None:
+            return
+        random = self.ranks.each(self.model.random.get_state(), self.device)
+        if not self.ranks.first:
             return
         value = {
             "fingerprint": self.fingerprint,
             "epoch": self.epoch,
+            "cursor": self.cursor,
+            "total": self.total,
+            "spent": self.spent,
+            "micro": self.micro,
             "best_epoch": self.best_epoch,
             "stale": self.stale,
             "history": self.history,
@@ -300,32 +318,35 @@ class Loop:
             "best_weights": self.best_state,
             "optimizer": self.optimizer.state_dict(),
             "grad_scaler": self.grad_scaler.state_dict(),
-            "random": self.model.random.get_state(),
+            "random": random,
         }
-        save(self.out / "last.pt", value)
-        if self.stale == 0:
-            save_model(self.out / "best.pt", "lstm", self.model, self.train.window)
+        checkpoint.keep(self.out / "last.pt", value)
+        if self.stale == 0 and self.cursor == 0:
+            save_model(self.out / "best.pt", self.name, self.model, self.train)
 
     def _resume(self) -> None:
         """Go on from out/last.pt when it is of the same data and settings; say so when it is not."""
-        if self.out is None or not (self.out / "last.pt").exists():
+        if self.out is None:
             return
-        try:
-            value = load(self.out / "last.pt")
-        except CheckpointError as error:
-            self.emit("log", level="warning", text=f"lstm starts again: {error}")
+        value, troubles = checkpoint.newest(self.out / "last.pt")
+        for trouble in troubles:
+            self.emit("log", level="warning", text=f"{self.name}: {trouble}")
+        if value is None:
+            if troubles:
+                self.emit("log", level="warning", text=f"{self.name} starts again: no checkpoint is left")
             return
         if value["fingerprint"] != self.fingerprint:
-            self.emit(
-                "log", level="warning", text=f"lstm starts again: {self.out / 'last.pt'} is of other data or settings"
-            )
+            text = f"{self.name} starts again: {self.out / 'last.pt'} is of other data or settings"
+            self.emit("log", level="warning", text=text)
             return
         self.model.load_state_dict(value["best_weights"])  # best.pt may be behind last.pt, which is written first
-        save_model(self.out / "best.pt", "lstm", self.model, self.train.window)
+        if value["history"] and self.ranks.first:
+            save_model(self.out / "best.pt", self.name, self.model, self.train)
         self.model.load_state_dict(value["weights"])
         self.optimizer.load_state_dict(value["optimizer"])
         self.grad_scaler.load_state_dict(value["grad_scaler"])
-        self.model.random.set_state(value["random"])
-        self.epoch, self.best_epoch, self.stale = value["epoch"], value["best_epoch"], value["stale"]
-        self.history, self.best_state = value["history"], value["best_weights"]
-        self.emit("log", level="info", text=f"lstm goes on after epoch {self.epoch - 1}")
+        self.model.random.set_state(value["random"][self.ranks.rank])
+        for name in ("epoch", "cursor", "total", "spent", "micro", "best_epoch", "stale", "history"):
+            setattr(self, name, value[name])
+        self.best_state = value["best_weights"]
+        self.emit("log", level="info", text=f"{self.name} goes on in epoch {self.epoch} after {self.cursor:,} windows")

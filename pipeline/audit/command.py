@@ -1,4 +1,6 @@
-"""`audit.py features`: the checks over the columns of a feature set on bars of the user's lake, and a certificate."""
+"""`audit.py features | split`: the first are checks over the columns of a feature set on bars of the user's lake, and a
+certificate.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +36,13 @@ from . import CHECKS, Audit, AuditError, audit, chosen
 from .bars import with_basis
 from .columns import Features, Known
 from .promises import promises_of
+from .split import split
 
 ABOUT = (
     "Check the columns of a feature set and who belongs to the universe on the bars of the last ingest, all symbols at "
     "once: do they see the future, do they say the same however they are run? Leaves certificate.json in the run's "
-    "folder and beside the data, where the report of a run with these features finds it.\n"
+    "folder and beside the data, where the report of a run with these features finds it. `split --help`: the other "
+    "audit, of what training, validation and test share.\n"
     "Exit status: 0 clean, 1 found something, 3 cannot judge, 2 bad input.\n\n"
     "  --set NAME --interval 1d     short for --features.set, --features.interval\n"
     "  --start DAY --end DAY        days of bars, both included (all of them)\n"
@@ -59,8 +63,10 @@ def main(arguments: list[str] | None = None) -> int:
     words = [f"--features.{word[2:]}" if word.split("=")[0] in SHORT else word for word in words]
 
     def act(prog: str) -> int:
+        if what == "split":
+            return split(words, prog)
         if what != "features" and not {"-h", "--help"} & {*words}:
-            raise AuditError(f"expected features, got {what or 'nothing'!r}; --help lists the options")
+            raise AuditError(f"expected features or split, got {what or 'nothing'!r}; --help lists the options")
         own = argparse.ArgumentParser(prog=prog, add_help=False, allow_abbrev=False, exit_on_error=False)
         own.add_argument("--start", type=_day)
         own.add_argument("--end", type=_day)

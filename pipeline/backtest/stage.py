@@ -21,7 +21,7 @@ def backtest(job: Job, backtest: BacktestSection) -> dict[str, Any]:
     job.emit("progress", done=0, total=1, unit="backtests")
     client = job.cluster.client()
     future = client.submit(
-        run,
+        job.measured(run),
         str(job.inputs["ingest"]),
         str(job.inputs["predict"]),
         str(job.out),

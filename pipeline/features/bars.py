@@ -14,6 +14,7 @@ from storage.schema import content_digest
 from storage.section import digest_of
 
 from .. import krx
+from ..labels import LabelSection
 from ..receipt import Receipt
 from ..tradable import volume_since
 from ..universe import UniverseSection
@@ -35,6 +36,7 @@ class Reader:
         self,
         receipt: Receipt,
         section: FeatureSection,
+        labels: LabelSection,
         universe: UniverseSection,
         symbols: Sequence[str],
         wanted: Mapping[str, Sequence[str]],
@@ -42,7 +44,9 @@ class Reader:
         self.receipt, self.section, self.symbols = receipt, section, list(symbols)
         self.wanted = wanted
         self.actions = receipt.actions()
-        self._liquidity = bool(universe.min_turnover or universe.largest)
+        self._beside: tuple[str, ...] = () if receipt.close_only else labels.reads
+        if universe.min_turnover or universe.largest:
+            self._beside += ("turnover",)
         self.broken: dict[str, str] = {}
         self.seconds = 0.0
 
@@ -62,7 +66,7 @@ class Reader:
             names = set(self.wanted[at]) - {"day", "market"} | {"volume"}
             if not at:
                 names |= {"close"} | (set() if receipt.close_only else {"open"})
-                names |= {"turnover"} if self._liquidity else set()
+                names |= set(self._beside)
             table, broken = sound(self._bars(at, period, self.symbols, [*KEYS, *sorted(names)]))
             self.broken |= broken
             out[at] = self._with_market(table, at, period) if "market" in self.wanted[at] else table
@@ -94,9 +98,9 @@ class Reader:
         return table.append_column("market", found["close"].combine_chunks().take(place))
 
     def _of_kernels(self, at: str, table: pa.Table) -> pa.Table:
-        """Leave out what only the universe reads."""
-        other = "turnover" in table.column_names and "turnover" not in self.wanted[at]
-        return table.drop_columns(["turnover"]) if other else table
+        """Leave out what only the universe and the labels read."""
+        other = [name for name in self._beside if name in table.column_names and name not in self.wanted[at]]
+        return table.drop_columns(other) if other else table
 
     def _actions_until(self, last: int) -> pa.Table:
         day = datetime.fromtimestamp(last / 1e6, krx.KST).date()

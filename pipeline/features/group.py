@@ -83,7 +83,7 @@ class Maker:
         self.columns = stored(self.section.columns(close_only=receipt.close_only))
         self.parts = parts_of(self.columns)
         self.wanted = {"": (), **{at: part.reads for at, part in self.parts.items()}}
-        self.reader = Reader(receipt, self.section, order.universe, symbols, self.wanted)
+        self.reader = Reader(receipt, self.section, order.labels, order.universe, symbols, self.wanted)
         self.spans = self.reader.spans()
         self.plans = {at: part.plan for at, part in self.parts.items()}
         self.seconds = {"compute": 0.0, "write": 0.0}

@@ -35,7 +35,7 @@ def features(
     """Write blocks of features and targets for all bars of the receipt; see columns.json for what each column is.
 
     blocks/<group>-<period>.parquet : sorted by (symbol, ts): symbol, ts, close (adjusted KRW, float64), features
-    targets/<same name> : row for row beside it, y_<h> (float32), their end stamps, and member of the universe
+    targets/<same name> : row for row beside it, labels (float32), their end stamps, and member of the universe
     cross/<same name> : columns with operators within a moment, and `member` where only the largest are
     NaN = not yet known, no bar, or no member. Features see bars up to and including their own; targets look ahead.
     Raises FeatureError.
@@ -117,7 +117,7 @@ def _each(job: Job, level: str, task: Callable[..., Any], calls: Sequence[tuple[
     """Run a task for each tuple of arguments, here or on the cluster, and yield the summaries as they come."""
     if level not in ("dask", "cuda"):
         pool = ThreadPoolExecutor(max(1, min(len(calls), job.cluster.cores)))
-        futures = [pool.submit(task, *call) for call in calls]
+        futures = [pool.submit(job.measured(task), *call) for call in calls]
         try:
             for future in as_completed(futures):
                 yield from map(json.loads, future.result()["summary"])
@@ -137,7 +137,7 @@ def _on_cluster(job: Job, task: Callable[..., Any], calls: Sequence[tuple[Any, .
     from distributed import as_completed as completed
 
     client = job.cluster.client()
-    graph = dd.from_map(_called, calls, task=task, meta=summary_frame([]), label="features")
+    graph = dd.from_map(_called, calls, task=job.measured(task), meta=summary_frame([]), label="features")
     futures = client.compute(graph.to_delayed())
     try:
         for _, frame in completed(futures, with_results=True):

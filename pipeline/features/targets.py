@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,8 +18,11 @@ from storage.schema import TS, content_digest
 from storage.store import write_parquet
 
 from ..as_of import Facts
+from ..indicators import parts_of, resolve
+from ..indicators.columns import Spec
 from ..indicators.frame import array_of, stamps
-from ..labels import LabelSection, forward_returns
+from ..indicators.timeframes import View, values_at
+from ..labels import LabelSection, Prices, make_labels
 from ..receipt import Receipt
 from ..resample import MINUTES
 from ..tradable import bases, fills, listing
@@ -55,14 +59,14 @@ def write_targets(
 ) -> Written:
     """Write targets/<name>.parquet beside each block, row for row, from the raw bars of all blocks of a group.
 
-    y_<h> : float32, forward returns; y_<h>_end : when each is known; member : bool, belongs to the universe. What
-    operators within a moment need besides: turnover (KRW, the mean of the universe) where only the largest are members,
-    and where `sized` sector (text, null = unknown) and size (KRW, shares x raw close). among : something is decided
-    among symbols, so that a digest of all this is of use.
+    y_<h>, y_<h>_vol, y_<h>_barrier : float32, the labels that are asked for; <label>_end : when each is known; member :
+    bool, belongs to the universe. What operators within a moment need besides: turnover (KRW, the mean of the universe)
+    where only the largest are members, and where `sized` sector (text, null = unknown) and size (KRW, shares x raw
+    close). among : something is decided among symbols, so that a digest of all this is of use.
     """
     if not tables:
         return Written({}, {}, {})
-    read = [name for name in READ if name in tables[0].column_names]
+    read = [name for name in (*READ, *labels.reads) if name in tables[0].column_names]
     rows = sorted_rows(KEYS, pa.concat_tables([table.select(read) for table in tables]), read)
     bars = seen(framed(rows), receipt, actions, ("close",), interval, runs_of(rows))
     judged = judged_of(bars, facts_of(receipt, bars.names), interval, universe)
@@ -104,13 +108,26 @@ def _targets(bars: Seen, receipt: Receipt, section: LabelSection) -> dict[str, p
         of if receipt.market == "KRX" else None,
     )
     buy, sell = (np.where(np.isnan(side), np.nan, price) for side in sides)
+    traded = np.where(np.isnan(raw) | bars.halted, np.nan, price)
+    named = () if receipt.close_only else section.reads
+    high, low = (array_of(bars.adjusted[name]) for name in named) if named else (traded, traded)
     ended = np.array([day is not None and day <= receipt.end for day in of.delisted], bool)
+    volatility = _volatility(bars, section) if set(section.kinds) != {"return"} else np.full(close.size, np.nan)
+    found = make_labels(section, Prices(buy, sell, traded, high, low, close), volatility, series, ended)
     out: dict[str, pa.Array] = {}
     for target in section.targets():
-        y, exit = forward_returns(buy, sell, close, series, ended, target["horizon"])
+        y, exit = found[target["name"]]
         out[target["name"]] = pa.array(y.astype(np.float32))
         out[target["end"]] = pa.array(ends[exit] if ends.size else ends, TS, mask=exit < 0)
     return out
+
+
+def _volatility(bars: Seen, section: LabelSection) -> npt.NDArray[np.float64]:
+    """Return the deviation of the log returns of bars up to and including each, as the indicator says it."""
+    spec = Spec(indicator="volatility", params={"n": section.volatility_window}, outputs=("volatility",))
+    columns = resolve([spec])
+    values, _ = values_at(columns, parts_of(columns), {"": View(bars.gated, bars.series)}, np.float32)
+    return np.asarray(values[0], np.float64)
 
 
 def judged_of(bars: Seen, facts: pa.Table, interval: str, section: UniverseSection) -> Judged:

@@ -14,7 +14,7 @@ from training.section import TrainSection
 from training.splits import SplitSection
 
 from . import BEST
-from .worker import on_worker
+from .worker import gathered, lost, on_worker, on_workers
 
 
 def train(job: Job, split: SplitSection, train: TrainSection) -> dict[str, Any]:
@@ -30,12 +30,29 @@ def train(job: Job, split: SplitSection, train: TrainSection) -> dict[str, Any]:
     if asked == "auto":
         text = f"train.mixed_precision auto is {train.mixed_precision} on this {job.cluster.device}"
         job.emit("log", level="info", text=text)
-    return on_worker(job, "train", _train, job.inputs["features"], job.out, split, train, job.cluster.device)
+    call = (job.inputs["features"], job.out, split, train, job.cluster.device)
+    if train.ranks == 1:
+        return on_worker(job, "train", _train, *call)
+    workers, address = gathered(job.cluster.client(), train.ranks)
+    calls = [(*call, rank, address) for rank in range(train.ranks)]
+    return on_workers(job, "train", _train, calls, workers)
 
 
 def _train(
-    emit: Emit, features: Path, out: Path, split: SplitSection, train: TrainSection, device: str
+    emit: Emit,
+    features: Path,
+    out: Path,
+    split: SplitSection,
+    train: TrainSection,
+    device: str,
+    rank: int = 0,
+    address: str = "",
 ) -> dict[str, Any]:
+    from training.parallel import RankLost, ranks
     from training.task import train_all
 
-    return train_all(features, out, split, train, device, emit)
+    try:
+        with ranks(rank, train.ranks, address, device) as group:
+            return train_all(features, out, split, train, device, emit, group)
+    except RankLost as error:
+        raise lost(train.ranks, f"the connection of rank {rank}: {error}") from error

@@ -34,7 +34,7 @@ def tune(job: Job, split: SplitSection, train: TrainSection, search: SearchSecti
     address = StudyAddress.choose(job.out / "study.journal", search.storage_url_env)
     name = search.study_name or job.out.name
     job.emit("log", level="info", text=f"study '{name}' in {address}")
-    objective = TrainingObjective(job.inputs["features"], split, train, search.model, device)
+    objective = job.measured(TrainingObjective(job.inputs["features"], split, train, search.model, device))
     study = Search(job.cluster.client(), address, name, search, objective, job.emit).run()
     table = _trials(study.get_trials(deepcopy=False))
     write_parquet(job.out / "trials.parquet", table)

@@ -157,6 +157,8 @@ def _distrust(facts: Facts) -> list[tuple[str, Facts]]:
     out: list[tuple[str, Facts]] = []
     if any(word in data["source"].lower() for word in SIMULATORS):
         out.append(("d.simulated", {}))
+    if facts["splits"].get("looks_ahead"):
+        out.append(("d.kfold", {}))
     if broken := columns_found(facts["certificates"]["features"]):
         named = ", ".join(name or "?" for name in broken[:NAMED]) + (", …" if len(broken) > NAMED else "")
         out.append(("d.audit", {"named": named}))

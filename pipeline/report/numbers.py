@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -26,6 +27,14 @@ from .words import text
 
 Floats = npt.NDArray[np.float64]
 Days = npt.NDArray[np.datetime64]
+STEPS: dict[str, Callable[[Floats], Any]] = {  # what epochs say of their steps, and what stands for all of them
+    "step_p50_ms": np.median,
+    "step_p95_ms": np.median,
+    "wait_share": np.median,
+    "peak_memory_mb": np.max,
+    "peak_device_mb": np.max,
+    "gpu_use": np.median,
+}
 LEARNED = ("mean_ic", "mean_rank_ic", "icir", "t_newey_west", "hit_rate", "n_days")
 
 
@@ -54,7 +63,7 @@ def collect(sources: Sources, section: ReportSection, device: str, now: datetime
         "horizon": sources.predict.get("horizon"),
         "timestamps_per_section": sources.predict.get("timestamps_per_section", {}),
         "training": _training(sources),
-        "splits": {"boundaries": sources.splits.get("boundaries", {}), "rows": sources.splits.get("rows", {})},
+        "splits": {"folds": len(sources.folds), "looks_ahead": _looks_ahead(sources.folds), **sources.folds[-1]},
         "features": {"count": len(sources.columns.get("features", [])), "interval": sources.columns.get("interval")},
         "data": _data(sources, section.language),
         "certificates": {"features": audited(sources.certificate)},
@@ -127,6 +136,15 @@ def against_ridge(sources: Sources) -> dict[str, Any] | None:
     return {"mean": mean, "t_newey_west": newey_west_t(difference, lags), "n": len(difference)}
 
 
+def _looks_ahead(folds: list[dict[str, Any]]) -> bool:
+    """Say whether a model was trained on rows after those that it is tested on."""
+    for fold in folds:
+        parts = [span["part"] for span in fold["spans"]]
+        if "test" in parts and "train" in parts[parts.index("test") :]:
+            return True
+    return False
+
+
 def _made(when: Any) -> str | None:
     """Return the runner's time stamp as Asia/Seoul, or as it is when it is no time."""
     try:
@@ -166,9 +184,16 @@ def _training(sources: Sources) -> dict[str, Any]:
             "epochs": rows.num_rows,
             "seconds": float(np.nansum(seconds)),
             "samples_per_s": float(np.nanmedian(column(rows, "samples_per_s"))),
-            **{k: v for k, v in sources.train.get(model, {}).items() if k != "weights"},
+            **{name: _over(column(rows, name), of) for name, of in STEPS.items()},
+            **{k: v for k, v in sources.train.get(model, {}).items() if k != "fits"},
         }
     return out
+
+
+def _over(values: Floats, of: Callable[[Floats], Any]) -> float | None:
+    """Return a figure of those values that are known."""
+    known = values[np.isfinite(values)]
+    return float(of(known)) if known.size else None
 
 
 def _left_out(features: dict[str, Any], language: str) -> list[dict[str, str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import certificates
@@ -30,7 +31,7 @@ class Sources:
     names: dict[str, str]
     delisted: int
     columns: dict[str, Any]
-    splits: dict[str, Any]
+    folds: list[dict[str, Any]]
     train: dict[str, Any]
     history: pa.Table
     predict: dict[str, Any]
@@ -63,9 +64,9 @@ def read(inputs: Mapping[str, Path]) -> Sources:
         names={row["symbol"]: row["name"] or "" for row in known},
         delisted=sum(row["delisted"] is not None for row in known),
         columns=_json(folder["features"], "columns.json", "features"),
-        splits=_json(folder["train"], "splits.json", "train"),
+        folds=read_json(_there(folder["train"], "folds.json", "train")),
         train=_json(folder["train"], "metrics.json", "train"),
-        history=_table(folder["train"], "history.parquet", "train"),
+        history=_last(_table(folder["train"], "history.parquet", "train")),
         predict=_json(folder["predict"], "metrics.json", "predict"),
         ic=_table(folder["predict"], "ic.parquet", "predict"),
         backtest=_json(folder["backtest"], "metrics.json", "backtest"),
@@ -98,6 +99,15 @@ def _json(folder: Path, name: str, stage: str) -> dict[str, Any]:
 
 def _table(folder: Path, name: str, stage: str) -> pa.Table:
     return pq.read_table(_there(folder, name, stage))
+
+
+def _last(history: pa.Table) -> pa.Table:
+    """Return the epochs of the last fold, of each model's first seed."""
+    newest = history.filter(pc.equal(history["fold"], pc.max(history["fold"])))
+    first = newest.group_by("model").aggregate([("seed", "min")])
+    seeds = dict(zip(first["model"].to_pylist(), first["seed_min"].to_pylist()))
+    mine = [seeds[model] == seed for model, seed in zip(newest["model"].to_pylist(), newest["seed"].to_pylist())]
+    return newest.filter(pa.array(mine, pa.bool_()))
 
 
 def _quality(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:

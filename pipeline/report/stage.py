@@ -12,7 +12,10 @@ from storage.store import replacing, write_json
 from .section import ReportSection
 
 # What differs from run to run, or names what made it.
-CLOCK = ("generated", "made", "stages", "throughput", "provenance", "seconds", "samples_per_s")
+CLOCK = (
+    *("generated", "made", "stages", "throughput", "provenance", "seconds", "samples_per_s"),
+    *("step_p50_ms", "step_p95_ms", "wait_share", "peak_memory_mb", "peak_device_mb", "gpu_use"),
+)
 
 
 def report(job: Job, report: ReportSection) -> dict[str, Any]:

@@ -61,6 +61,20 @@ TRADING = (
     ("costs_of_capital", "percent"),
     ("costs_of_gross_profit", "percent"),
 )
+TRAINING = (  # name, title
+    ("epochs", "epochs", count),
+    ("best_epoch", "best_epoch", count),
+    ("seconds", "seconds", ratio),
+    ("samples_per_s", "samples", count),
+    ("step_p50_ms", "step_p50_ms", ratio),
+    ("step_p95_ms", "step_p95_ms", ratio),
+    ("wait_share", "wait_share", percent),
+    ("peak_memory_mb", "peak_memory_mb", count),
+    ("peak_device_mb", "peak_device_mb", count),
+    ("gpu_use", "gpu_use", percent),
+    ("valid_rank_ic", "valid_rank_ic", fine),
+)
+GPU = ("peak_device_mb", "gpu_use")  # columns of a machine that has one
 QUALITY = (
     ("gaps", "rows"),
     ("flat_runs", "symbols"),
@@ -158,17 +172,13 @@ def forecast(numbers: Facts, language: str) -> str:
 
 def training(numbers: Facts, language: str) -> str:
     """Return what training of each model took and where it stopped, and the rows of each part."""
-    head = [text(language, name) for name in ("model", "epochs", "best_epoch", "seconds", "samples", "valid_rank_ic")]
+    found = numbers["training"]
+    without = {name for name in GPU if all(one[name] is None for one in found.values())}
+    columns = [column for column in TRAINING if column[0] not in without]
+    head = [text(language, name) for name in ("model", *(title for _, title, _ in columns))]
     rows = [
-        (
-            escape(model),
-            shown(one.get("epochs"), count, language),
-            shown(one.get("best_epoch"), count, language),
-            shown(one.get("seconds"), ratio, language),
-            shown(one.get("samples_per_s"), count, language),
-            shown(one.get("valid_rank_ic"), fine, language),
-        )
-        for model, one in numbers["training"].items()
+        (escape(model), *(shown(one.get(name), form, language) for name, _, form in columns))
+        for model, one in found.items()
     ]
     rows_by_part = numbers["splits"]["rows"]
     known = [name for name in ("train", "valid", "test") if isinstance(rows_by_part.get(name), int)]

@@ -17,7 +17,7 @@ from pipeline.learn.train import train
 from storage.emit import silent
 from tests.clients import killed_client
 from tests.feature_blocks import Recorder, write_blocks
-from training.data import DataError
+from training.columns import DataError
 from training.section import PredictSection, TrainSection
 from training.splits import SplitSection
 
@@ -48,12 +48,13 @@ def whole(cluster: Cluster, features: Path, tmp_path_factory: pytest.TempPathFac
 def test_train_and_predict_leave_files_and_small_summaries(
     cluster: Cluster, features: Path, whole: dict[str, Any], tmp_path: Path
 ) -> None:
-    assert whole["result"]["models"] == ["lstm", "ridge"]
+    assert whole["result"]["models"] == ["ridge", "lstm"]
     assert len(whole["result"]["content"]) == 32
     job = Job(tmp_path, {"features": features, "train": whole["out"]}, cluster, silent)
     result = predict(job, PredictSection())
     assert result["metrics"]["lstm"]["test"]["mean_rank_ic"] > 0.3
-    assert {p.name for p in tmp_path.iterdir()} == {"predictions.parquet", "ic.parquet", "metrics.json"}
+    tables = {"predictions.parquet", "ic.parquet", "deciles.parquet"}
+    assert {p.name for p in tmp_path.iterdir()} == {*tables, "metrics.json"}
 
 
 def test_events_of_the_worker_reach_the_client_in_order(whole: dict[str, Any]) -> None:
@@ -63,14 +64,14 @@ def test_events_of_the_worker_reach_the_client_in_order(whole: dict[str, Any]) -
     assert all(e["samples_per_s"] > 0 for e in epochs)
     assert emit.of("progress")[-1]["done"] == 8 * 2000
     assert emit.said("lstm on cpu, 1 threads")
-    assert emit.events[-1][0] == "epoch"
-    assert emit.events[-1][1]["model"] == "ridge"
+    assert emit.of("epoch")[0]["model"] == "ridge"
+    assert [kind for kind, _ in emit.events[-2:]] == ["epoch", "progress"]
 
 
 def test_an_error_on_the_worker_is_the_client_s(cluster: Cluster, features: Path, tmp_path: Path) -> None:
     job = Job(tmp_path, {"features": features}, cluster, silent)
-    with pytest.raises(DataError, match="one of y_2"):
-        train(job, SplitSection(), SECTION.model_copy(update={"target": "y_9"}))
+    with pytest.raises(DataError, match=r"train\.targets among y_2 .* got 'y_9'"):
+        train(job, SplitSection(), SECTION.model_copy(update={"targets": ("y_9",)}))
 
 
 def test_threads_of_the_worker_are_what_the_section_says(cluster: Cluster, features: Path, tmp_path: Path) -> None:
@@ -129,5 +130,5 @@ def test_a_killed_client_goes_on_where_it_was(
     emit = Recorder()
     job = Job(out, {"features": features}, cluster, emit)
     result = train(job, SplitSection(), SECTION)
-    assert emit.said("goes on after epoch")
+    assert emit.said("goes on in epoch")
     assert result == whole["result"]

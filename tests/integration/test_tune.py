@@ -238,11 +238,13 @@ def test_the_stage_searches_and_leaves_the_best_as_configuration(
     assert result["best"]["value"] == max(r["value"] for r in rows if r["state"] == "COMPLETE") > 0.2
     assert run_stage(cluster, features, tmp_path, found)["content"] == result["content"]
     emit = Recorder()
+    (tmp_path / "train").mkdir()
     job = Job(tmp_path / "train", {"features": features, "tune": tmp_path}, cluster, emit)
     train(job, SplitSection(), TRAIN.model_copy(update={"models": ("lstm",)}))
     assert emit.said(f"settings of the search: {best}")
-    model, window = load_model(tmp_path / "train" / "lstm" / "best.pt")
-    assert (window, model.shape()["hidden_size"]) == (best["window"], best["hidden_size"])
+    loaded = load_model(tmp_path / "train" / "fold-0" / "lstm-0" / "best.pt")
+    model: Any = loaded.model
+    assert (loaded.window, model.shape()["hidden_size"]) == (best["window"], best["hidden_size"])
 
 
 def test_the_stage_says_when_nothing_can_be_trained(cluster: Cluster, features: Path, tmp_path: Path) -> None:

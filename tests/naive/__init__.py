@@ -13,7 +13,7 @@ from .alpha import bar, candle, change_shares, change_sums, volume_change_sums, 
 from .averages import average_price, dema, ema, hma, kama, session_vwap, sma, t3, tema, vwap, wma
 from .bands import bollinger, donchian, keltner
 from .candles import one_bar_shapes, three_bar_shapes, two_bar_shapes
-from .labels import forward_returns
+from .labels import forward_returns, triple_barrier
 from .momentum import balance_of_power, cci, cmo, lag, momentum, roc, rsi, stoch_rsi, stochastic, ultimate
 from .regression import market, price_volume, regression
 from .rolling import argextremes, close_extremes, deviation, extremes, moments, quantile, rank
@@ -35,7 +35,7 @@ from .volume import (
 )
 from .windows import Outputs
 
-__all__ = ["TWINS", "forward_returns"]
+__all__ = ["TWINS", "forward_returns", "triple_barrier"]
 
 TWINS: dict[str, Callable[..., Outputs]] = {
     f.__name__: f

@@ -10,6 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from scripts.gpu_check import PARTS
+
+
+def test_the_files_of_its_tests_are_there(root: Path) -> None:
+    named = [word for part in PARTS for word in part.command if word.startswith("tests/")]
+    assert named and all((root / path).exists() for path in named)
+
 
 @pytest.mark.slow
 def test_the_speed_of_indicators_is_measured(root: Path) -> None:

@@ -1,5 +1,5 @@
-"""Every grid, of kernels and of copies, compiles and links to a cubin for sm_90 (H100, H200), without local memory. It
-runs nothing: no GPU is needed.
+"""Every grid, of kernels, copies and windows, compiles and links to a cubin for sm_90 (H100, H200), without local
+memory. It runs nothing: no GPU is needed.
 
 numba-cuda asks for the current device while it types a device function; here it is told that there is one of that kind.
 """
@@ -22,6 +22,7 @@ from numba import cuda, types
 from pipeline.indicators import ALL
 from pipeline.recurrence.grids import column_grid, kernel_grid, tile_grid
 from pipeline.recurrence.lanes import SHAPE
+from training.gather import _on_gpu
 
 class Hopper:
     compute_capability = (9, 0)
@@ -50,6 +51,8 @@ compiled("in", tile_grid(SHAPE.side), columns, lanes, lanes, tiles, lanes, i64, 
 for kind in (types.float32, f64):
     compiled(f"out {kind}", column_grid(SHAPE.side), tiles, i64, tiles, array(i64, 2), lanes, lanes, lanes, i64, i64,
              array(kind, 2))
+f32 = types.float32
+compiled("gather", _on_gpu(), array(f32, 2), lanes, array(f32, 3), types.boolean)
 print(json.dumps(found))
 """
 
@@ -63,5 +66,5 @@ def test_every_kernel_compiles_for_a_hopper_gpu(root: Path) -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, cwd=root, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found.keys() == {one.name for one in ALL} | {"in", "out float32", "out float64"}
+    assert found.keys() == {one.name for one in ALL} | {"in", "out float32", "out float64", "gather"}
     assert [name for name, f in found.items() if f["bytes"] < 1000 or f["local"]] == []

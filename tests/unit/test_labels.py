@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.labels import LabelSection, forward_returns
+from pipeline.labels import LabelSection, Prices, forward_returns, make_labels
 from pipeline.recurrence import Series
 from tests.naive import forward_returns as naive
+
+NEVER = np.zeros(1, bool)
 
 
 def series(*lengths: int) -> Series:
@@ -92,8 +94,67 @@ def test_what_cannot_be_bought_has_no_label() -> None:
     np.testing.assert_allclose(y, [np.nan, np.nan, 140 / 150 - 1, np.nan, np.nan])
 
 
-def test_horizons_are_checked() -> None:
-    assert LabelSection(horizons=(1, 20)).targets()[1] == {"name": "y_20", "horizon": 20, "end": "y_20_end"}
-    for wrong in ((), (0,), (2, 2), (1001,)):
-        with pytest.raises(ValidationError):
-            LabelSection(horizons=wrong)
+@settings(max_examples=100, deadline=None)
+@given(market(), st.integers(0, 24), st.integers(0, 2**32 - 1))
+def test_bars_after_its_end_change_no_label(drawn: tuple[list[dict[str, Any]], int], last: int, seed: int) -> None:
+    """Cut off or other bars after row `last`: what was known by then stays, and nothing else is known then."""
+    (one, *_), h = drawn
+    n, rng = len(one["close"]), np.random.default_rng(seed)
+    assume(n > 1)
+    last = min(last, n - 2)
+
+    def labelled(delisted: bool, *columns: Any) -> tuple[Any, Any]:
+        return forward_returns(*columns, series(len(columns[0])), np.array([delisted]), h)
+
+    before = [one[name] for name in ("buy", "sell", "close")]
+    y, exit = labelled(one["delisted"], *before)
+    known = (exit >= 0) & (exit <= last)
+    assert (exit > np.arange(n))[exit >= 0].all(), "no label ends before it begins"
+    after = labelled(one["delisted"], *(np.append(v[: last + 1], rng.uniform(1, 2, n - last - 1)) for v in before))
+    assert (after[0][known] == y[known]).all() and (after[1][known] == exit[known]).all()
+    cut = labelled(False, *(v[: last + 1] for v in before))
+    assert ((cut[1] >= 0) == known[: last + 1]).all()
+
+
+def test_the_return_over_the_volatility_of_its_bars() -> None:
+    opened = np.array([100.0, 110.0, 121.0, 133.0, 150.0, 160.0])
+    volatility = np.array([0.02, np.nan, 0.0, np.inf, 0.02, 0.02])
+    prices = Prices(*([opened] * 6))
+    made = make_labels(LabelSection(horizons=(1, 4), kinds=("vol", "return")), prices, volatility, series(6), NEVER)
+    assert list(made) == ["y_1_vol", "y_1", "y_4_vol", "y_4"]
+    nan = np.nan
+    np.testing.assert_allclose(made["y_4_vol"][0], [(160 / 110 - 1) / (0.02 * 2), nan, nan, nan, nan, nan])
+    np.testing.assert_allclose(made["y_1_vol"][0], [(121 / 110 - 1) / 0.02, nan, nan, nan, nan, nan])
+    assert made["y_1_vol"][1].tolist() == [2, -1, -1, -1, -1, -1], "what is not known has no end"
+    assert made["y_1"][1].tolist() == [2, 3, 4, 5, -1, -1]
+
+
+def test_every_target_says_what_it_is() -> None:
+    section = LabelSection(horizons=(1, 20), kinds=("return", "vol", "barrier"))
+    assert [t["name"] for t in section.targets()] == [
+        "y_1",
+        "y_1_vol",
+        "y_1_barrier",
+        "y_20",
+        "y_20_vol",
+        "y_20_barrier",
+    ]
+    assert section.targets()[0] == {"name": "y_1", "kind": "return", "horizon": 1, "end": "y_1_end"}
+    assert section.targets()[5] == {"name": "y_20_barrier", "kind": "barrier", "horizon": 20, "end": "y_20_barrier_end"}
+    assert LabelSection().targets() == [{"name": "y_5", "kind": "return", "horizon": 5, "end": "y_5_end"}]
+    assert section.reads == ("high", "low") and LabelSection(kinds=("vol",)).reads == ()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"horizons": wrong} for wrong in ((), (0,), (2, 2), (1001,))),
+        *({"kinds": wrong} for wrong in ((), ("vol", "vol"), ("excess",))),
+        *({"barriers": wrong} for wrong in ((1.0,), (1.0, 0.0), (-1.0, 1.0), (np.inf, 1.0), (np.nan, 1.0))),
+        {"volatility_window": 1},
+        {"barrier_value": "sign"},
+    ],
+)
+def test_settings_are_checked(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        LabelSection.model_validate(wrong)

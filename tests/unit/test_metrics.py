@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from training.metrics import (
     average_ranks,
     correlations,
+    decile_means,
+    deciles,
     information_coefficients,
     make_sections,
     mean_rank_ic,
     newey_west_t,
+    spread_by_section,
     summary,
 )
 
@@ -144,3 +147,64 @@ def test_a_market_is_one_section_a_timestamp_and_summary_adds_up() -> None:
     assert figures["n_days"] == 40
     assert figures["t_newey_west"] == pytest.approx(naive_newey_west(found.rank_ic_S.tolist(), 3))
     assert mean_rank_ic(score, y, sections) == figures["mean_rank_ic"]
+
+
+sections_of = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(-6, 6).map(float), st.integers(-50, 50).map(lambda v: v / 7)),
+    min_size=1,
+    max_size=120,
+)
+
+
+def naive_tenths(scores: list[float]) -> list[int]:
+    """Cut the ordered scores into ten, ties by the mean of their places; fewer than ten have no tenths."""
+    if len(scores) < 10:
+        return [-1] * len(scores)
+    return [min(9, int((rank - 0.5) * 10 / len(scores))) for rank in naive_ranks(scores)]
+
+
+@given(sections_of, st.integers(0, 5))
+def test_deciles_their_means_and_spread_equal_their_twins(data: list[tuple[int, float, float]], unknown: int) -> None:
+    ts = np.array([d[0] for d in data], np.int64)
+    score, y = np.array([d[1] for d in data], np.float32), np.array([d[2] for d in data], np.float32)
+    sections = make_sections(ts, 1)
+    size = len(sections.ts_S)
+    tenth = deciles(score, sections)
+    for s in range(size):
+        assert tenth[sections.code_N == s].tolist() == naive_tenths(score[sections.code_N == s].tolist())
+    y[:unknown] = np.nan  # they have no place among those with a label
+    score[len(score) - unknown :: 2] = np.nan
+    means: list[list[float]] = [[] for _ in range(10)]
+    counts, spreads = [0] * 10, []
+    for s in range(size):
+        mine = (sections.code_N == s) & np.isfinite(y) & np.isfinite(score)
+        tenths = np.array(naive_tenths(score[mine].tolist()), np.int64)
+        found = [y[mine][tenths == d].astype(np.float64) for d in range(10)]
+        for d, values in enumerate(found):
+            counts[d] += len(values)
+            means[d] += [values.mean()] if len(values) else []
+        spreads.append(found[9].mean() - found[0].mean() if len(found[9]) and len(found[0]) else np.nan)
+    mean_D, count_D = decile_means(score, y, sections)
+    np.testing.assert_allclose(mean_D, [np.mean(m) if m else np.nan for m in means], atol=1e-9)
+    assert count_D.tolist() == counts
+    np.testing.assert_allclose(spread_by_section(score, y, sections), spreads, atol=1e-9)
+
+
+def test_tenths_of_distinct_scores_are_equally_full() -> None:
+    sections = make_sections(np.repeat(np.arange(3), 50), 10)
+    score = np.random.default_rng(0).permutation(150).astype(np.float32)
+    assert np.bincount(deciles(score, sections)).tolist() == [15] * 10
+    assert np.bincount(deciles(score, sections, parts=3)).tolist() == [51, 48, 51]
+    assert set(deciles(np.zeros(150, np.float32), sections).tolist()) == {5}, "nobody is better than anybody"
+    mean_D, _ = decile_means(score, score, sections)
+    assert (np.diff(mean_D) > 0).all()
+    assert spread_by_section(score, score, sections).mean() == pytest.approx(mean_D[9] - mean_D[0])
+
+
+def test_no_rows_have_no_figures() -> None:
+    nothing = np.empty(0, np.float32)
+    sections = make_sections(np.empty(0, np.int64), 20)
+    mean_D, count_D = decile_means(nothing, nothing, sections)
+    assert np.isnan(mean_D).all() and not count_D.any()
+    assert len(spread_by_section(nothing, nothing, sections)) == 0
+    assert summary(information_coefficients(nothing, nothing, sections), 2)["mean_rank_ic"] is None

@@ -1,8 +1,9 @@
-"""No label reaches from one split into the next: the ledger, done by brute force."""
+"""No label and no window reaches from one part into another: the ledger, done by brute force."""
 
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -10,69 +11,182 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from training.splits import GAP, NAMES, TEST, TRAIN, VALID, SplitError, Splits, SplitSection, make_splits, microseconds
+from training.splits import (
+    GAP,
+    NAMES,
+    TEST,
+    TRAIN,
+    VALID,
+    Fold,
+    Span,
+    SplitError,
+    SplitSection,
+    make_folds,
+    microseconds,
+)  # fmt: skip
+
+NEVER = np.iinfo(np.int64).max
+
+
+class Rows(NamedTuple):
+    """Rows of symbols that do not trade every day: symbol, day, end of label and first day that features read."""
+
+    symbol: np.ndarray
+    ts: np.ndarray
+    ends: np.ndarray
+    since: np.ndarray
+    horizon: int
+    features: int
+    window: int
+
+    @property
+    def look_back(self) -> int:
+        return self.features + self.window - 1
+
+    def reads(self, row: int) -> range:
+        """Return the rows that the window ending at `row` and its features read."""
+        first = int(np.searchsorted(self.symbol, self.symbol[row]))
+        return range(max(first, row - self.look_back), row + 1)
 
 
 @st.composite
-def ledgers(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int, SplitSection]:
-    """Draw rows of symbols that do not trade every day, with labels that end some own bars later."""
-    days, horizon = draw(st.integers(30, 80)), draw(st.integers(1, 5))
-    ts, ends = [], []
-    for _ in range(draw(st.integers(1, 4))):
+def ledgers(draw: st.DrawFn) -> Rows:
+    days, horizon, features = draw(st.integers(30, 90)), draw(st.integers(1, 5)), draw(st.integers(0, 20))
+    symbol, ts, ends, since = [], [], [], []
+    for s in range(draw(st.integers(1, 4))):
         traded = sorted(draw(st.sets(st.integers(0, days - 1), min_size=horizon + 3, max_size=days)))
         for i, day in enumerate(traded):
+            symbol.append(s)
             ts.append(day)
-            ends.append(traded[i + horizon + 1] if i + horizon + 1 < len(traded) else np.iinfo(np.int64).max)
-    section = SplitSection(train_fraction=draw(st.floats(0.3, 0.6)), valid_fraction=draw(st.floats(0.15, 0.3)))
-    return np.array(ts, np.int64), np.array(ends, np.int64), horizon, section
+            ends.append(traded[i + horizon + 1] if i + horizon + 1 < len(traded) else NEVER)
+            since.append(traded[max(0, i - features)])
+    arrays = [np.array(values, np.int64) for values in (symbol, ts, ends, since)]
+    return Rows(*arrays, horizon, features, draw(st.integers(1, 5)))
 
 
-@given(ledgers())
-def test_no_label_of_a_split_ends_in_a_later_one(ledger: tuple[np.ndarray, np.ndarray, int, SplitSection]) -> None:
-    ts, ends, horizon, section = ledger
+@st.composite
+def sections(draw: st.DrawFn) -> SplitSection:
+    kind = draw(st.sampled_from(["holdout", "walk_forward", "kfold"]))
+    if kind == "kfold":
+        return SplitSection(kind=kind, folds=draw(st.integers(3, 6)))
+    own = {"refit_every": draw(st.sampled_from([0, 1, 3, 7])), "train_window": draw(st.sampled_from([0, 5, 20]))}
+    return SplitSection(
+        kind=kind,
+        folds=draw(st.integers(2, 6)),
+        **(own if kind == "walk_forward" else {}),
+        train_fraction=draw(st.floats(0.3, 0.6)),
+        valid_fraction=draw(st.floats(0.15, 0.3)),
+    )
+
+
+def parts_of(fold: Fold, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Return the part of each row by its day alone, and the part that it is used in, as a dataset does."""
+    by_day = fold.of(rows.ts)
+    used = np.where(fold.looking_back(rows.ts, rows.since) | fold.purged(rows.ts, rows.ends), GAP, by_day)
+    return by_day, used
+
+
+@given(ledgers(), sections())
+def test_nothing_reaches_from_one_part_into_another(rows: Rows, section: SplitSection) -> None:
     try:
-        splits = make_splits(ts, section, horizon)
+        folds = make_folds(rows.ts, section, rows.horizon, rows.look_back)
     except SplitError:
         return
-    split = splits.of(ts)
-    purged = splits.purged(split, ends)
-    stamps = sorted(set(ts.tolist()))
-    first = {code: min(t for t, s in zip(ts.tolist(), split.tolist()) if s == code) for code in (VALID, TEST)}
-    for row in range(len(ts)):
-        if split[row] in (TRAIN, VALID):
-            nxt = first[split[row] + 1]
-            assert purged[row] == (ends[row] >= nxt)
-            between = [s for s in stamps if ts[row] < s < nxt]
-            assert len(between) >= splits.embargo >= horizon
+    stamps = sorted(set(rows.ts.tolist()))
+    for fold in folds:
+        by_day, used = parts_of(fold, rows)
+        days = {code: {t for t, p in zip(rows.ts.tolist(), by_day.tolist()) if p == code} for code in NAMES.values()}
+        assert all(days.values()) and not days[TRAIN] & days[VALID] and not (days[TRAIN] | days[VALID]) & days[TEST]
+        reached = fold.looking_back(rows.ts, rows.since)
+        for row in range(len(rows.ts)):
+            day, part = rows.ts[row], by_day[row]
+            others = {t for code, mine in days.items() if code != part for t in mine if part != GAP}
+            reaches = any(day < t <= rows.ends[row] or (t > day and rows.ends[row] == NEVER) for t in others)
+            if used[row] != GAP:
+                assert not reaches, "a label that counts ends before another part begins"
+            elif part != GAP and not reached[row]:
+                assert rows.ends[row] >= min(t for t in others if t > day), "and none is purged without a reason"
+            window = range(row - rows.window + 1, row + 1)
+            inside = window.start >= 0 and all(by_day[i] == TRAIN and not reached[i] for i in window)
+            if inside and rows.symbol[window.start] == rows.symbol[row]:
+                assert not any(by_day[i] in (VALID, TEST) for i in rows.reads(row))
+        for span, later in zip(fold.spans, fold.spans[1:]):
+            between = len([t for t in stamps if span.stop <= t < later.start])
+            if span.part == later.part:
+                assert between == 0
+            elif later.part == TRAIN:
+                assert between == max(fold.embargo, rows.look_back)
+            else:
+                assert between == fold.embargo == rows.horizon
+        assert Fold.from_json(fold.to_json()) == fold
+
+
+@given(st.integers(20, 200), sections(), st.integers(1, 4), st.integers(0, 9))
+def test_tests_cover_their_range_once(n: int, section: SplitSection, horizon: int, look_back: int) -> None:
+    ts = np.arange(n) * 10
+    try:
+        folds = make_folds(np.repeat(ts, 3), section, horizon, look_back)
+    except SplitError:
+        return
+    assert [fold.number for fold in folds] == list(range(len(folds)))
+    tested = [t for fold in folds for t in ts[fold.of(ts) == TEST].tolist()]
+    first = 0 if section.kind == "kfold" else min(tested)
+    assert tested == [t for t in ts.tolist() if t >= first], "in the order of the folds, without a hole or overlap"
+    if section.kind == "kfold":
+        assert len(folds) == section.folds
+    else:
+        assert first == ts[int(n * (section.train_fraction + section.valid_fraction))]
+    if section.kind == "walk_forward":
+        sizes = [int((fold.of(ts) == TEST).sum()) for fold in folds]
+        if section.refit_every:
+            assert set(sizes[:-1]) <= {section.refit_every} and sizes[-1] <= section.refit_every
         else:
-            assert not purged[row]
-        if split[row] == GAP:
-            boundary = first[VALID] if ts[row] < first[VALID] else first[TEST]
-            assert len([s for s in stamps if ts[row] <= s < boundary]) <= splits.embargo
-    assert {TRAIN, VALID, TEST} <= set(split.tolist())
+            assert len(folds) == min(section.folds, len(tested)) and max(sizes) - min(sizes) <= 1
+        for fold in folds:
+            train = ts[fold.of(ts) == TRAIN]
+            assert len(train) == section.train_window or (len(train) <= (section.train_window or n) and train[0] == 0)
+            assert train[-1] < fold.start(VALID) < fold.start(TEST)
+    elif section.kind == "holdout":
+        assert len(folds) == 1
 
 
 def test_fractions_are_of_distinct_timestamps() -> None:
     ts = np.repeat(np.arange(100), 7)
-    splits = make_splits(ts, SplitSection(train_fraction=0.6, valid_fraction=0.2), 3)
-    assert (splits.train_end, splits.valid_start, splits.valid_end, splits.test_start) == (57, 60, 77, 80)
-    assert Splits.from_json(splits.to_json()) == splits
+    (fold,) = make_folds(ts, SplitSection(train_fraction=0.6, valid_fraction=0.2), 3, 0)
+    assert fold.spans == ((TRAIN, 0, 57), (VALID, 60, 77), (TEST, 80, 100))
 
 
 def test_days_set_the_boundaries() -> None:
     days = [datetime(2020, 1, d, 6, 30, tzinfo=UTC) for d in range(1, 31)]
     ts = np.array([int(d.timestamp()) * 1_000_000 for d in days])
-    splits = make_splits(ts, SplitSection(valid_start=date(2020, 1, 15), test_start=date(2020, 1, 22)), 2)
-    assert splits.valid_start == ts[14]
-    assert splits.test_start == ts[21]
-    assert splits.train_end == ts[12]
+    given_days = {"valid_start": date(2020, 1, 15), "test_start": date(2020, 1, 22)}
+    (fold,) = make_folds(ts, SplitSection(**given_days), 2, 0)
+    assert (fold.start(VALID), fold.start(TEST), fold.spans[0].stop) == (ts[14], ts[21], ts[12])
+    later = make_folds(ts, SplitSection(kind="walk_forward", refit_every=4, **given_days), 2, 0)
+    assert [fold.start(TEST) for fold in later] == [ts[21], ts[25], ts[29]]
+    assert [fold.start(VALID) for fold in later] == [ts[14], ts[18], ts[22]], "validation moves along"
     assert microseconds(date(1970, 1, 2)) == 86_400_000_000
+    assert fold.to_json()["spans"][2]["from"] == "2020-01-22"
+
+
+def test_a_label_that_ends_beyond_the_next_part_of_training_is_purged() -> None:
+    """A suspension may carry a label over a whole span of training into validation."""
+    fold = Fold(0, (Span(TRAIN, 0, 10), Span(TRAIN, 10, 20), Span(VALID, 22, 30), Span(TEST, 32, 40)), 2)
+    ends = np.array([19, 21, 22, 35, NEVER])
+    assert fold.purged(np.full(5, 3), ends).tolist() == [False, False, True, True, True]
+    assert not fold.purged(np.full(5, 35), ends).any(), "nothing follows the test"
+
+
+def test_a_training_row_whose_features_read_the_test_is_left_out() -> None:
+    fold = Fold(0, (Span(VALID, 0, 8), Span(TEST, 10, 20), Span(TRAIN, 25, 40)), 2)
+    ts, since = np.array([15, 22, 26, 26, 39, 26]), np.array([9, 9, 19, 20, 5, 26])
+    assert fold.looking_back(ts, since).tolist() == [False, False, True, False, True, False]
 
 
 def test_an_embargo_shorter_than_the_longest_label_is_refused() -> None:
     with pytest.raises(SplitError, match="at least 5 bars, the longest label, got 4"):
-        make_splits(np.arange(100), SplitSection(embargo=4), 5)
-    assert make_splits(np.arange(100), SplitSection(embargo=9), 5).embargo == 9
+        make_folds(np.arange(100), SplitSection(embargo=4), 5, 0)
+    assert make_folds(np.arange(100), SplitSection(embargo=9), 5, 0)[0].embargo == 9
 
 
 @pytest.mark.parametrize(
@@ -81,16 +195,19 @@ def test_an_embargo_shorter_than_the_longest_label_is_refused() -> None:
         (SplitSection(valid_start=date(1960, 1, 1), test_start=date(1970, 1, 1)), "train"),
         (SplitSection(valid_start=date(2050, 1, 1), test_start=date(2060, 1, 1)), "test"),
         (SplitSection(train_fraction=0.7, valid_fraction=0.02), "valid"),
+        (SplitSection(kind="kfold", folds=3), "train of fold 0"),
+        (SplitSection(kind="walk_forward", train_fraction=0.05), "train of fold 0"),
     ],
 )
-def test_an_empty_split_is_named(section: SplitSection, named: str) -> None:
-    with pytest.raises(SplitError, match=rf"got none for .*{named}.*embargo 5"):
-        make_splits(np.arange(100), section, 5)
+def test_an_empty_part_is_named(section: SplitSection, named: str) -> None:
+    with pytest.raises(SplitError, match=rf"got none for .*{named}.*embargo 5, look-back 60"):
+        make_folds(np.arange(100), section, 5, 60)
 
 
-def test_no_rows_at_all_is_an_empty_split() -> None:
-    with pytest.raises(SplitError, match="got none for train"):
-        make_splits(np.empty(0, np.int64), SplitSection(), 5)
+def test_no_rows_at_all_is_an_empty_part() -> None:
+    for kind in ("holdout", "walk_forward", "kfold"):
+        with pytest.raises(SplitError, match="got none for train"):
+            make_folds(np.empty(0, np.int64), SplitSection(kind=kind), 5, 0)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +218,11 @@ def test_no_rows_at_all_is_an_empty_split() -> None:
         {"valid_start": date(2020, 2, 1), "test_start": date(2020, 1, 1)},
         {"embargo": -1},
         {"train_fraction": 0.0},
+        {"kind": "kfold", "folds": 2},
+        {"kind": "kfold", "valid_start": date(2020, 1, 1), "test_start": date(2020, 2, 1)},
+        {"kind": "walk_forward", "folds": 1},
+        {"refit_every": 20},
+        {"kind": "kfold", "train_window": 250},
     ],
 )
 def test_settings_that_cannot_be_are_refused(values: dict[str, object]) -> None:

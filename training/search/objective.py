@@ -11,9 +11,10 @@ from pathlib import Path
 from storage.emit import silent
 
 from ..dataset import Dataset, prepare
+from ..fit import fit_model
 from ..section import ModelName, TrainSection
 from ..splits import SplitSection
-from ..trainer import TrainingDiverged, fit_model
+from ..trainer import TrainingDiverged
 from .remote import Handle
 
 _lock = threading.Lock()
@@ -50,7 +51,7 @@ class TrainingObjective:
 
 def _of_data(train: TrainSection) -> TrainSection:
     """Reduce settings to those on which the dataset depends, so that trials share one copy of it."""
-    names = ("target", "target_kind", "scaler", "clip", "shuffle_labels")
+    names = ("targets", "target_kind", "window", "scaler", "clip", "shuffle_labels")
     return TrainSection(**{name: getattr(train, name) for name in names})
 
 

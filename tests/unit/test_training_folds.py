@@ -1,0 +1,110 @@
+"""Training and prediction over several folds, seeds and labels: who scores which row, and how well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from storage.emit import silent
+from storage.store import read_json
+from tests.feature_blocks import Recorder, write_blocks
+from tests.unit.test_training_predict import PREDICT, TRAIN, check_scores, folds_of, keys_of
+from training.columns import read_columns
+from training.panel import read_panel
+from training.predict import predict_all
+from training.section import TrainSection
+from training.splits import TEST, VALID, SplitSection
+from training.task import train_all
+
+RIDGE = TrainSection(window=4, models=("ridge",), threads=1)
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_blocks(tmp_path_factory.mktemp("features"), signal=0.1, noise=0.2)
+
+
+@pytest.mark.parametrize("split", [
+    SplitSection(kind="walk_forward", folds=4),
+    SplitSection(kind="walk_forward", refit_every=5, train_window=60),
+    SplitSection(kind="kfold", folds=5),
+])  # fmt: skip
+def test_each_row_is_scored_by_the_fold_whose_test_it_is(features: Path, tmp_path: Path, split: SplitSection) -> None:
+    summary = train_all(features, tmp_path / "train", split, RIDGE, "cpu", silent)
+    folds = folds_of(tmp_path / "train")
+    assert summary["folds"] == len(folds) == len(summary["metrics"]["ridge"]["fits"]) > 3
+    emit = Recorder()
+    told = predict_all(features, tmp_path / "train", tmp_path, PREDICT, "cpu", emit)
+    assert [e["done"] for e in emit.of("progress")][-1] == len(folds)
+    table, panel = pq.read_table(tmp_path / "predictions.parquet"), read_panel(features, read_columns(features))
+    keys, by_fold = keys_of(table), table.column("fold").to_numpy()
+    assert keys == sorted(set(keys)) and told["rows"] == len(keys)
+    tested = np.array(table.column("split").to_pylist()) == "test"
+    ts = table.column("ts").cast(pa.int64()).to_numpy()
+    for fold in folds:
+        assert set(ts[tested & (by_fold == fold.number)]) == set(panel.ts_N[(fold.of(panel.ts_N) == TEST)]) - early(
+            panel.ts_N, RIDGE.window + 3
+        )
+    if split.kind == "kfold":
+        assert tested.all(), "there is no part before the first test"
+        assert told["metrics"]["ridge"]["valid"]["mean_rank_ic"] is None
+    else:
+        first = folds[0]
+        assert min(ts) == first.start(VALID) and set(by_fold[~tested]) == {0}
+        assert set(ts) == {int(t) for t in panel.ts_N if t >= first.start(VALID)}, "without a hole"
+    assert told["metrics"]["ridge"]["test"]["mean_rank_ic"] > 0.3
+    check_scores(features, tmp_path / "train", tmp_path, ("ridge-0",), number=2)
+    again = predict_all(features, tmp_path / "train", tmp_path, PREDICT, "cpu", silent)
+    assert again["content"] == told["content"]
+
+
+def early(ts: np.ndarray, bars: int) -> set[int]:
+    """Return the first timestamps, at which no window has ended: feature_1 is not known for 3 bars."""
+    return set(np.unique(ts)[: bars - 1].tolist())
+
+
+def test_a_label_that_ends_in_the_training_after_its_test_is_not_judged(features: Path, tmp_path: Path) -> None:
+    train_all(features, tmp_path / "train", SplitSection(kind="kfold", folds=5), RIDGE, "cpu", silent)
+    predict_all(features, tmp_path / "train", tmp_path, PREDICT, "cpu", silent)
+    judged = pq.read_table(tmp_path / "ic.parquet").to_pandas()
+    stamps = np.unique(read_panel(features, read_columns(features)).ts_N)
+    first = folds_of(tmp_path / "train")[0]
+    after = next(span for span in first.spans if span.start > first.start(TEST))
+    last = judged.ts[(judged.n > 0)].astype("datetime64[us, UTC]").astype("int64")
+    mine = stamps[(stamps >= first.start(TEST)) & (stamps < next(s.stop for s in first.spans if s.part == TEST))]
+    reaching = [t for t in mine if stamps[np.searchsorted(stamps, t) + 3] >= after.start]
+    assert not set(reaching) & set(last) and set(mine[10:]) - set(reaching) <= set(last)
+
+
+def test_scores_are_the_mean_over_seeds_and_each_label_has_its_own(tmp_path: Path) -> None:
+    features = write_blocks(tmp_path / "features", signal=0.1, noise=0.2, horizons=(2, 5))
+    train = TRAIN.model_copy(update={"targets": ("y_2", "y_5"), "seeds": 2, "num_epochs": 2})
+    summary = train_all(features, tmp_path / "train", SplitSection(), train, "cpu", silent)
+    assert [fit["seed"] for fit in summary["metrics"]["lstm"]["fits"]] == [0, 1]
+    assert len({fit["weights"] for fit in summary["metrics"]["lstm"]["fits"]}) == 2
+    told = predict_all(features, tmp_path / "train", tmp_path, PREDICT, "cpu", silent)
+    table = pq.read_table(tmp_path / "predictions.parquet")
+    assert [name for name in table.column_names if name.startswith(("score", "y"))] == [
+        "y", "y_5", "score_lstm", "score_lstm_y_5", "score_ridge", "score_ridge_y_5",
+    ]  # fmt: skip
+    check_scores(features, tmp_path / "train", tmp_path, ("lstm-0", "lstm-1"), ("ridge-0",))
+    panel = read_panel(features, read_columns(features, ("y_2", "y_5")))
+    late = panel.ts_N >= folds_of(tmp_path / "train")[0].start(VALID)
+    assert np.array_equal(table["y"].to_numpy(), panel.y_NH[late, 0], equal_nan=True)
+    assert np.array_equal(table["y_5"].to_numpy(), panel.y_NH[late, 1], equal_nan=True)
+    assert told["models"] == ["lstm", "ridge"], "a score of another label is no model"
+    assert read_json(tmp_path / "metrics.json")["horizon"] == 2
+    assert not np.allclose(table["score_ridge"].to_numpy(), table["score_ridge_y_5"].to_numpy())
+
+
+def test_few_symbols_are_judged_over_time(tmp_path: Path) -> None:
+    features = write_blocks(tmp_path / "features", symbols=2, days=600, groups=1, signal=0.1, noise=0.2)
+    train_all(features, tmp_path / "train", SplitSection(), TRAIN, "cpu", silent)
+    assert read_json(tmp_path / "train" / "fold-0" / "columns.json")["target_kind"] == "return"
+    metrics = predict_all(features, tmp_path / "train", tmp_path / "out", PREDICT, "cpu", silent)["metrics"]
+    assert metrics["timestamps_per_section"]["test"] == 10
+    assert metrics["lstm"]["test"]["mean_rank_ic"] > 0.2
