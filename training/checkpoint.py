@@ -59,7 +59,11 @@ def newest(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
     for place in (path, before(path)):
         if place.exists():
             try:
-                return load(place), troubles
+                found = load(place)
             except CheckpointError as error:
                 troubles.append(str(error))
+                continue
+            if place != path:
+                path.unlink(missing_ok=True)  # else the next `keep` would put the damaged one in the place of this one
+            return found, troubles
     return None, troubles

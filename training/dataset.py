@@ -108,7 +108,7 @@ def prepare(
     known_N = known(panel.x_NF)
     learned_N = (split_N == TRAIN) | (split_N == VALID)
     purged_N = fold.purged(panel.ts_N, panel.end_N) & learned_N
-    y_NH = np.where((learned_N & ~purged_N)[:, None], panel.y_NH, np.float32(np.nan))
+    y_NH = np.where((learned_N & ~purged_N & panel.member_N)[:, None], panel.y_NH, np.float32(np.nan))
     _check_labels(panel, y_NH, split_N, columns)
     scaler = Scaler.fit(panel.x_NF, split_N == TRAIN, panel.features, train.scaler, train.clip)
     scaler.apply(panel.x_NF)
@@ -116,6 +116,7 @@ def prepare(
     target_NH = np.stack(
         [transform(kind, y_NH[:, h], panel.ts_N, split_N == TRAIN) for h in range(y_NH.shape[1])], axis=1
     )
+    _check_targets(target_NH[split_N == TRAIN], kind, columns)
     if train.shuffle_labels:
         for h in range(target_NH.shape[1]):
             shuffle(target_NH[:, h], [split_N == TRAIN, split_N == VALID], train.seed)
@@ -147,6 +148,17 @@ def drop_empty(panel: Panel, fit_N: NDArray[np.bool_], emit: Emit) -> None:
         )
     emit("log", level="warning", text=f"features without any value in the training rows are dropped: {', '.join(gone)}")
     panel.keep([name for name, keep in zip(panel.features, keep_F) if keep])
+
+
+def _check_targets(target_NH: NDArray[np.float32], kind: Kind, columns: Columns) -> None:
+    for h, label in enumerate(columns.labels):
+        known = target_NH[np.isfinite(target_NH[:, h]), h]
+        if known.size and known.min() == known.max():
+            raise DataError(
+                f"expected targets that differ among training rows, got {known[0]:g} in all {known.size} of "
+                f"{label.name} ({kind}); choose another label or train.target_kind (return where moments have one "
+                "symbol)"
+            )
 
 
 def _check_labels(panel: Panel, y_NH: NDArray[np.float32], split_N: NDArray[np.int8], columns: Columns) -> None:

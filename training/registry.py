@@ -161,14 +161,14 @@ class Registry:
         before = read_json(card)["columns"]
         try:
             check_columns(before["offered"], columns["offered"], Path("the stage to promote"))
-            same = before["interval"] == columns["interval"]
-            detail = "" if same else f"bars of {columns['interval']} instead of {before['interval']}"
+            other = [name for name in ("interval", "targets", "target_kind") if before[name] != columns[name]]
+            detail = ", ".join(f"{name} {columns[name]} instead of {before[name]}" for name in other)
         except DataError as error:
             detail = str(error)
         if detail:
             raise RegistryError(
-                f"expected a model of the features of the one in use ({used.digest}), got others: {detail}. Who scores "
-                "with the registry would have to compute them: change that first, then promote with --force"
+                f"expected a model of the features and labels of the one in use ({used.digest}), got others: {detail}. "
+                "Who scores with the registry would have to compute them: change that first, then promote with --force"
             )
 
     @contextlib.contextmanager

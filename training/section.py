@@ -94,7 +94,7 @@ class TrainSection(Section):
     )
     threads: int = setting(
         0,
-        "torch threads; 0 = one for a narrow model (hidden_size below 128), else all cores",
+        "torch threads; 0 = one for an LSTM with hidden_size below 128, else all cores",
         ge=0,
         le=1024,
         runtime=True,
@@ -102,10 +102,10 @@ class TrainSection(Section):
 
     @model_validator(mode="after")
     def _together(self) -> Self:
-        if "transformer" in self.models and self.hidden_size % self.heads:
-            raise ValueError(
-                f"expected train.hidden_size to be a multiple of train.heads, got {self.hidden_size} and {self.heads}"
-            )
+        if "transformer" in self.models:
+            self.shape("transformer")
+        if self.normalise == "window" and self.window == 1:
+            raise ValueError("expected train.window of at least 2 to normalise windows, got 1: all values would be 0")
         if self.ranks > 1 and self.loss in ("ic", "rank"):
             raise ValueError(
                 f"expected train.ranks of 1 for train.loss {self.loss}, which compares whole moments, got {self.ranks}"
@@ -118,6 +118,10 @@ class TrainSection(Section):
         """Return what the settings say about the size of a network."""
         size = {"hidden_size": self.hidden_size, "layers": self.layers or _LAYERS[name]}
         own = {"lstm": {}, "tcn": {"kernel": self.kernel}, "transformer": {"heads": self.heads, "window": self.window}}
+        if name == "transformer" and self.hidden_size % self.heads:
+            raise ValueError(
+                f"expected train.hidden_size to be a multiple of train.heads, got {self.hidden_size} and {self.heads}"
+            )
         return {**size, **own[name]}
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from math import isfinite, nan
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from storage.emit import Emit, silent
 
 from . import checkpoint, profile
+from .columns import DataError
 from .dataset import Dataset
 from .hardware import autocast_type
 from .judge import Judge, merit_of, scores
@@ -31,7 +32,7 @@ from .schedule import factor
 from .section import NetworkName, TrainSection
 from .splits import TRAIN
 from .steps import Meter
-from .windows import Windows, cut, to_device
+from .windows import Windows, cut, to_device, whole_moments
 
 EpochHook = Callable[[int, float], None]
 History = list[dict[str, float]]
@@ -54,6 +55,16 @@ def too_large(name: str, train: TrainSection, windows: int, error: Exception) ->
         f"expected {windows} windows of {train.window} bars to fit into memory beside the {name}, got: {error}; choose "
         "a smaller train.hidden_size, train.layers, train.window or train.batch_size, or train.recompute"
     )
+
+
+class Step(NamedTuple):
+    """Say what one step of the optimiser takes: windows of all ranks, this rank's parts of them (rows), and their
+    weight, 0 = they are another rank's.
+    """
+
+    windows: int
+    parts: list[NDArray[np.int64]]
+    weight: float
 
 
 class Loop:
@@ -80,6 +91,11 @@ class Loop:
         self.meter = Meter(self.device)
         self.target_NH = to_device(torch.from_numpy(data.target_NH), self.device)
         self.loss = loss_of(train.loss)
+        if self.loss.compares and np.unique(data.panel.ts_N[self.ends_W], return_counts=True)[1].max() < 2:
+            raise DataError(
+                f"expected moments with at least two symbols for train.loss {train.loss}, which compares them, got one "
+                "in each; use mse, huber or bce"
+            )
         self.moment_N = to_device(torch.from_numpy(data.panel.ts_N), self.device)
         shape = {"n_features": self.windows.n_features, "n_heads": data.target_NH.shape[1], **train.shape(name)}
         self.model: Network = build(name, shape, train.dropout, train.seed).to(self.device)
@@ -189,23 +205,34 @@ class Loop:
         moments, code_W = np.unique(self.data.panel.ts_N[self.ends_W], return_inverse=True)
         place_W = random.permutation(len(moments))[code_W]
         order_W = self.ends_W[np.argsort(place_W, kind="stable")]
-        return order_W[: self.drawn]
+        return np.concatenate(whole_moments(order_W, self.data.panel.ts_N, self.drawn)[:1])
+
+    def _planned(self, order_W: NDArray[np.int64]) -> list[Step]:
+        """Cut windows into steps, and these into the parts that go through the network at once. A loss that compares
+        gets whole moments in a part, as many as it takes to fill it.
+        """
+        if not self.loss.compares:
+            groups = cut(order_W, self.step_size)
+            shares = [self.ranks.share(group) for group in groups]
+            return [Step(len(group), cut(mine, self.micro), weight) for group, (mine, weight) in zip(groups, shares)]
+        parts = whole_moments(order_W, self.data.panel.ts_N, self.train.batch_size)
+        size = self.train.gradient_accumulation_steps
+        together = [parts[a : a + size] for a in range(0, len(parts), size)]
+        return [Step(sum(map(len, one)), one, 1.0) for one in together]
 
     def _steps(self, order_W: NDArray[np.int64]) -> None:
         """Take the epoch's steps from `cursor` on, up to the first that memory does not hold."""
-        groups = cut(order_W[self.cursor :], self.step_size)
-        shares = [self.ranks.share(group) for group in groups]
-        parts = [part for mine, _ in shares for part in cut(mine, self.micro)]
-        batches = self.meter.waits(self.windows.batches(parts))
+        steps = self._planned(order_W[self.cursor :])
+        batches = self.meter.waits(self.windows.batches([part for step in steps for part in step.parts]))
         self.model.train()
         began = told = time.perf_counter()
         seen: list[torch.Tensor] = []  # losses on the device that were not yet looked at
         check_every = 1 if self.device.type == "cpu" else _GPU_CHECK
-        for number, (group, (mine, weight)) in enumerate(zip(groups, shares), 1):
+        for number, step in enumerate(steps, 1):
             random = self.model.random.get_state()
             self.meter.begin()
             try:
-                loss = self._gradients(batches, len(mine), weight / len(group))
+                loss = self._gradients(batches, len(step.parts), step.weight / step.windows)
             except (RuntimeError, MemoryError) as error:
                 self.model.random.set_state(random)
                 self.total += sum(float(one) for one in seen)
@@ -216,16 +243,16 @@ class Loop:
             self._step()
             self.meter.end()
             profile.step()
-            self.cursor += len(group)
-            if len(seen) == check_every or number == len(groups):
+            self.cursor += step.windows
+            if len(seen) == check_every or number == len(steps):
                 self.total += float(self.ranks.total(torch.stack(seen).sum()))
                 seen.clear()
                 self.meter.read()
                 now = time.perf_counter()
                 self.spent, began = self.spent + now - began, now
-                steps = f"step {-(-self.cursor // self.step_size)} of epoch {self.epoch}"
+                place = f"step {-(-self.cursor // self.step_size)} of epoch {self.epoch}"
                 if not isfinite(self.total):
-                    raise TrainingDiverged(self._diverged(f"the loss up to {steps} is"))
+                    raise TrainingDiverged(self._diverged(f"the loss up to {place} is"))
                 if now - told > _PROGRESS_S:
                     told = now
                     done = self.epoch * self.drawn + self.cursor
@@ -233,16 +260,15 @@ class Loop:
                 due = float(time.monotonic() - self.kept > self.train.checkpoint_s)
                 if self.out and self.ranks.told([due], self.device)[0]:
                     if not all(bool(values.isfinite().all()) for values in self.model.parameters()):
-                        raise TrainingDiverged(self._diverged(f"the weights after {steps} are"))
+                        raise TrainingDiverged(self._diverged(f"the weights after {place} are"))
                     self._keep()
 
-    def _gradients(self, batches: Any, windows: int, weight: float) -> torch.Tensor:
-        """Add up the gradients of this rank's windows of a step, part by part; return their summed loss.
+    def _gradients(self, batches: Any, parts: int, weight: float) -> torch.Tensor:
+        """Add up the gradients of this rank's parts of a step; return their summed loss.
 
         weight : of a window in the mean over the step, 0 = its windows are another rank's.
         """
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
-        parts = -(-windows // self.micro)
         for number in range(1, parts + 1):
             x_BLF, end_B = next(batches)
             with self.ranks.apart(self.forward, number == parts):

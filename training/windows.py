@@ -167,6 +167,20 @@ def cut(end_W: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
     return [end_W[a : a + size] for a in range(0, len(end_W), size)]
 
 
+def whole_moments(end_W: NDArray[np.int64], ts_N: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    """Cut rows (W,), those of a moment next to each other, into parts of whole moments, each as small as `size` allows;
+    the last one maybe smaller.
+    """
+    edges = np.append(np.flatnonzero(np.diff(ts_N[end_W])) + 1, len(end_W))
+    parts: list[NDArray[np.int64]] = []
+    begin = 0
+    while begin < len(end_W):
+        stop = int(edges[min(int(np.searchsorted(edges, begin + size)), len(edges) - 1)])
+        parts.append(end_W[begin:stop])
+        begin = stop
+    return parts
+
+
 def fitting(x_NF: NDArray[np.float32], device: torch.device) -> Place:
     """Return where a matrix is kept: on a GPU as long as half of its free memory holds it; a memory-mapped one stays
     where it is, so that its pages come in while others are used.

@@ -71,12 +71,12 @@ def test_a_model_of_other_features_is_refused(tmp_path: Path) -> None:
     kept = registry.promote(first, "lstm")["digest"]
     wider = write_stage(tmp_path, "cccc", TRAIN, features=6)
     with pytest.raises(
-        RegistryError, match=f"features of the one in use .{kept}.*unknown to the checkpoint: feature_5"
+        RegistryError, match=f"features and labels of the one in use .{kept}.*unknown to the checkpoint: feature_5"
     ):
         registry.promote(wider, "lstm")
     finer = write_stage(tmp_path, "dddd", TRAIN)
     rewrite(finer, "fold-0/columns.json", {**read_json(finer / "fold-0" / "columns.json"), "interval": "15m"})
-    with pytest.raises(RegistryError, match="got others: bars of 15m instead of 1d"):
+    with pytest.raises(RegistryError, match="got others: interval 15m instead of 1d"):
         registry.promote(finer, "lstm")
     assert registry.used().digest == kept
     assert registry.promote(wider, "lstm", force=True)["digest"] == registry.used().digest

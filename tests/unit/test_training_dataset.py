@@ -152,6 +152,26 @@ def test_two_labels_are_learned_side_by_side(tmp_path: Path) -> None:
     assert one.fingerprint(FIVE, "lstm") != two.fingerprint(FIVE, "lstm")
 
 
+def test_targets_compare_members_of_the_universe_alone(tmp_path: Path) -> None:
+    write_blocks(tmp_path, **SMALL)
+
+    def half(table: pa.Table) -> pa.Table:
+        return set_column(table, "member", pa.array([int(s) % 2 == 0 for s in table["symbol"].to_pylist()]))
+
+    edit(tmp_path, half)
+    data = prepare(tmp_path, SplitSection(), TrainSection(window=5, target_kind="rank"), silent)
+    known = np.isfinite(data.target_NH[:, 0])
+    assert known.any() and data.panel.member_N[known].all()
+    for moment in np.unique(data.panel.ts_N[known]):
+        assert abs(data.target_NH[known & (data.panel.ts_N == moment), 0].mean()) < 1e-6
+
+
+def test_targets_that_are_all_the_same_are_an_error(tmp_path: Path) -> None:
+    write_blocks(tmp_path, **{**SMALL, "symbols": 1, "groups": 1})
+    with pytest.raises(DataError, match=r"targets that differ .* got 0 in all \d+ of y_2 \(excess\)"):
+        prepare(tmp_path, SplitSection(), TrainSection(window=5, target_kind="excess"), silent)
+
+
 def test_shuffled_labels_are_said_and_permuted(tmp_path: Path) -> None:
     emit = Recorder()
     plain = prepare(write_blocks(tmp_path, **SMALL), SplitSection(), FIVE, silent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from storage.emit import silent
 from tests.feature_blocks import write_blocks
 from tests.fits import TINY, loop_of
+from training.columns import DataError
 from training.dataset import Dataset, prepare
 from training.section import TrainSection
 from training.splits import TEST, TRAIN, SplitSection
@@ -60,12 +62,32 @@ def test_a_loss_that_compares_gets_whole_moments(dataset: Dataset, monkeypatch: 
     for parts in passes:
         for part in parts:
             times, counts = np.unique(ts_N[part], return_counts=True)
-            ends = {ts_N[part[0]], ts_N[part[-1]]}
-            assert all(n == whole[t] for t, n in zip(times, counts) if t not in ends)
+            assert all(n == whole[t] for t, n in zip(times, counts))
+            assert part is parts[-1] or loop.train.batch_size <= len(part) < loop.train.batch_size + max(whole.values())
         order = np.concatenate(parts)
         assert sorted(order.tolist()) == loop.ends_W.tolist()
         assert np.count_nonzero(np.diff(ts_N[order])) == len(whole) - 1, "a moment comes in two pieces"
     assert passes[0][0].tolist() != passes[1][0].tolist()
+
+
+def test_moments_larger_than_a_batch_stay_whole_and_accumulate(dataset: Dataset) -> None:
+    """24 symbols and batches of 8: each part is one moment; an epoch that draws a few ends at the end of one."""
+    settings = {**TINY, "batch_size": 8, "gradient_accumulation_steps": 3, "windows_per_epoch": 100}
+    loop = loop_of("lstm", dataset, TrainSection(**settings, loss="rank"))
+    order = loop._order()
+    whole = dict(zip(*np.unique(dataset.panel.ts_N[loop.ends_W], return_counts=True)))
+    steps = loop._planned(order)
+    assert 100 <= len(order) < 100 + max(whole.values()) and sum(step.windows for step in steps) == len(order)
+    assert [len(step.parts) for step in steps[:-1]] == [3] * (len(steps) - 1)
+    for part in (part for step in steps for part in step.parts):
+        (moment,) = set(dataset.panel.ts_N[part].tolist())
+        assert len(part) == whole[moment]
+
+
+def test_a_loss_that_compares_needs_something_to_compare(tmp_path: Path) -> None:
+    one = prepare(write_blocks(tmp_path, symbols=1, groups=1), SplitSection(), TrainSection(**TINY), silent)
+    with pytest.raises(DataError, match=r"at least two symbols for train\.loss ic"):
+        loop_of("lstm", one, TrainSection(**TINY, loss="ic"))
 
 
 def test_training_never_looks_at_the_test(dataset: Dataset) -> None:

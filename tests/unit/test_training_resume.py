@@ -141,6 +141,8 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_is_used(
     again = fit_model("lstm", dataset, TrainSection(**SETTINGS), "cpu", emit, tmp_path)
     assert emit.said(f"lstm: expected a checkpoint of tensors at {tmp_path / 'last.pt'}")
     assert emit.said("lstm goes on in epoch 1 after 0 windows")
+    for path in (tmp_path / "last.pt", before(tmp_path / "last.pt")):
+        load(path)  # the damaged one has not taken the place of a good one
     assert again.summary() == whole[1].summary()
     assert_same_state(whole[0] / "last.pt", tmp_path / "last.pt")
 
