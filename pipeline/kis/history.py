@@ -27,6 +27,7 @@ from .wire import compact
 
 MARKET_CODES = {"KRX": "J", "NXT": "NX", "UN": "UN"}
 ASK = 2  # times that a page without anything new is asked for
+TORN = 5  # times that a page is asked for where turnovers prove that it left minutes out
 STALE = 10  # times in a row that a page that was seen before may come in the place of another
 _KST, _MINUTE = np.timedelta64(9, "h"), np.timedelta64(1, "m")
 Moved = Callable[[int], None]
@@ -162,7 +163,7 @@ async def minutes(kis: Asker, symbol: str, days: Days, *, venue: str, moved: Mov
             day -= 1
             label = last[day]
     tried: Counter[np.datetime64] = Counter()
-    while torn := [label for label in _torn(of_days(pages.rows, days), last) if tried[label] < ASK]:
+    while torn := [label for label in _torn(of_days(pages.rows, days), last) if tried[label] < TORN]:
         for label in torn:
             tried[label] += 1
             moved(len((await page(label, sure=True)).new))
