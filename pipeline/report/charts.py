@@ -84,7 +84,7 @@ def _band(parts: list[str], name: str, language: str) -> Band | None:
 
 def training(history: pa.Table, language: str) -> str:
     """Draw losses and validation rank IC by epoch; a model with one epoch is a dashed level."""
-    models = pc.unique(history["model"]).to_pylist()
+    models = sorted(pc.unique(history["model"]).to_pylist())  # as in the chart of rank ICs: one colour a model
     rows = {model: history.filter(pc.equal(history["model"], model)) for model in models}
     most = max((table.num_rows for table in rows.values()), default=0)
     if most == 0:

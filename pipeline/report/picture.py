@@ -129,7 +129,7 @@ def _forecast(ax: Axes, sources: Sources, window: int, language: str) -> None:
 
 def _training(ax: Axes, sources: Sources, language: str) -> None:
     history = sources.history
-    for model, colour in zip(pc.unique(history["model"]).to_pylist(), COLOURS):
+    for model, colour in zip(sorted(pc.unique(history["model"]).to_pylist()), COLOURS):
         rows = history.filter(pc.equal(history["model"], model))
         valid, label = column(rows, "valid_loss"), text(language, "loss.valid", model=model)
         if rows.num_rows == 1:
