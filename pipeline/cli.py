@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import os
 import shutil
 import sys
@@ -51,6 +53,7 @@ def main(last: str = "report", arguments: list[str] | None = None, more: str = "
 def guarded(act: Callable[[str], int]) -> int:
     """Call `act` with the program's name; an error that is the user's to mend becomes a sentence and a status."""
     prog = Path(sys.argv[0]).name
+    atexit.register(gc.freeze)  # at the end Python goes through all objects of all packages: a second here
     try:
         return act(prog)
     except Interrupted as error:
