@@ -103,6 +103,24 @@ def test_accumulated_batches_equal_one_large_batch(dataset: Dataset, name: Netwo
     assert float(np.abs(one - three).max()) > 1e-2
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_gradients_of_parts_add_up_to_those_of_the_batch(dataset: Dataset, name: NetworkName) -> None:
+    def gradients(size: int, parts: int) -> dict[str, torch.Tensor]:
+        settings = {**TINY, "dropout": 0.0, "batch_size": size, "gradient_accumulation_steps": parts}
+        loop = loop_of(name, dataset, TrainSection(**settings))
+        (step,) = loop.plan.steps(loop.plan.order(0)[:256], loop.micro)
+        assert [len(part) for part in step.parts] == [size] * parts
+        loop._gradients(loop.windows.batches(step.parts), parts, step.weight / step.windows)
+        return {name: weights.grad for name, weights in loop.model.named_parameters() if weights.grad is not None}
+
+    whole, summed = gradients(256, 1), gradients(64, 4)
+    assert whole.keys() == summed.keys()
+    most = max(float(one.abs().max()) for one in whole.values())
+    assert most > 1e-3
+    for key, one in whole.items():
+        torch.testing.assert_close(summed[key], one, rtol=1e-4, atol=1e-6 * most)
+
+
 def test_the_mean_of_a_batch_of_any_size_weighs_windows_alike(dataset: Dataset) -> None:
     """1100 windows in batches of 256 leave one of 76: its windows must not count more than others."""
     small = {"num_epochs": 1, "windows_per_epoch": 1100, "batch_size": 256, "learning_rate": 1e-12}
@@ -111,7 +129,7 @@ def test_the_mean_of_a_batch_of_any_size_weighs_windows_alike(dataset: Dataset) 
     before = {k: v.clone() for k, v in loop.model.state_dict().items()}
     loss = loop._one_epoch()["train_loss"]
     loop.model.load_state_dict(before)
-    order = np.random.default_rng([train.seed, 0]).permutation(loop.ends_W)[:1100]
+    order = np.random.default_rng([train.seed, 0]).permutation(loop.plan.ends_W)[:1100]
     errors = (scores(loop.model, loop.windows, order) - dataset.target_NH[order]) ** 2
     assert loss == pytest.approx(float(errors.mean()), rel=1e-5)
 
