@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,8 @@ def histories(
     lake: Lake, symbols: Sequence[str], interval: str, days: Mapping[str, Days], *, source: str, venue: str
 ) -> Iterator[tuple[str, str, History]]:
     """Yield (symbol, name of the call, history of its `days`) made of kept pages alone; symbols without any are left
-    out. Of a stamp that was fetched several times the first answer counts, as in the lake. Raises LakeError, WireError.
+    out. Of a stamp that was fetched several times the first answer counts, as in the lake. Minutes of all fetches are
+    one history: a minute's turnover is the difference of two totals. Raises LakeError, WireError.
     """
     kept = lake.read("pages", symbols=symbols, interval=interval, source=source, venue=venue)
     for symbol, own in by_symbol(kept).items():  # bodies stay compressed until it is their symbol's turn
@@ -74,9 +76,10 @@ def histories(
             raw = pa.CompressedInputStream(pa.BufferReader(body), CODEC).read()
             fetches.setdefault(call, {}).setdefault(at, []).append(orjson.loads(raw))
         for call, pages in sorted(fetches.items()):
+            fetched = [bodies for _, bodies in sorted(pages.items())]
             parts = [
                 of_pages(_TRS[call], bodies, days[symbol], venue=venue, weekly=interval == "1w")
-                for _, bodies in sorted(pages.items())
+                for bodies in ([list(chain.from_iterable(fetched))] if interval == "1m" else fetched)
             ]
             unread = sorted({text for part in parts for text in part.unread})
             yield symbol, call, History(_first_said([part.rows for part in parts]), unread)

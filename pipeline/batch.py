@@ -13,15 +13,19 @@ from storage.schema import ACTIONS, BARS, KEYS, PAGES
 from . import actions
 from .coverage import Coverage, Span
 from .days import runs, week_ends
+from .kis.columns import Days
+from .kis.history import torn_days
 from .task import Task
 
 
 @dataclass
 class Batch:
-    """Hold rows by table of the lake, and what they answer: symbols and spans by interval."""
+    """Hold rows by table of the lake, and what they answer: symbols and spans by interval, and the days of minutes by
+    symbol that the broker left some out of."""
 
     tables: dict[str, list[pa.Table]] = field(default_factory=dict)
     answered: dict[str, list[tuple[str, Span]]] = field(default_factory=dict)
+    torn: dict[str, Days] = field(default_factory=dict)
     rows: int = 0
 
     def take(self, name: str, rows: pa.Table) -> None:
@@ -39,6 +43,8 @@ class Batch:
         self.take("actions", actions.detect(good) if task.what == "daily" else ACTIONS.empty_table())
         self.take("quarantine", wrong)
         self.take("pages", pages)
+        if task.interval == "1m" and (torn := torn_days(good)).size:
+            self.torn[task.symbol] = np.union1d(torn, self.torn.get(task.symbol, torn))
         if task.what != "index":
             self.answer(task, task.days[0], task.days[-1], bars.num_rows)
         elif new.any():  # an index has no idle day: only what came before its first row is answered without one
@@ -62,7 +68,7 @@ class Batch:
             else:
                 lake.write(name, rows)
         for interval, answered in self.answered.items():
-            coverage.add(interval, answered)
+            coverage.add(interval, answered, self.torn if interval == "1m" else None)
 
 
 def _unknown(lake: Lake, found: pa.Table) -> pa.Table:

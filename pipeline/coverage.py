@@ -73,26 +73,22 @@ class Coverage:
             out |= (days >= span.first) & (days <= span.last)
         return out
 
-    def add(self, interval: str, answered: Iterable[tuple[str, Span]]) -> None:
-        """Write down what the source has answered, after its rows were committed; spans that touch become one."""
+    def add(self, interval: str, answered: Iterable[tuple[str, Span]], but: Mapping[str, Days] | None = None) -> None:
+        """Write down what the source has answered, after its rows were committed; spans that touch become one. `but`:
+        days among them, by symbol, of which it left rows out, so that they are asked for again."""
         new = list(answered)
         names = sorted({symbol for symbol, _ in new})
         with self._alone(interval, names):
             for symbol, span in new:
                 self._spans[interval, symbol] = self._joined(interval, symbol, span)
+            self._take_out(interval, but or {})
             self._write(interval, names)
 
     def forget(self, interval: str, lost: Mapping[str, Days]) -> None:
         """Take days of symbols out, so that they are asked for again."""
         names = sorted(lost)
         with self._alone(interval, names):
-            for symbol in names:
-                kept: list[tuple[np.datetime64, np.datetime64]] = []
-                for span in self.spans(interval, symbol):
-                    own = krx.sessions(span.first, span.last)
-                    left = own[~np.isin(own, lost[symbol])]
-                    kept += [(run[0], run[-1]) for run in runs(left, own)]
-                self._keep(interval, symbol, [Span(a, b, self._count(interval, symbol, a, b)) for a, b in kept])
+            self._take_out(interval, lost)
             self._write(interval, names)
 
     def rebuild(self) -> None:
@@ -153,6 +149,12 @@ class Coverage:
             for symbol in symbols:
                 self._spans[interval, symbol] = known.get((interval, symbol), [])
             yield
+
+    def _take_out(self, interval: str, lost: Mapping[str, Days]) -> None:
+        for symbol, days in lost.items():
+            parts = [krx.sessions(span.first, span.last) for span in self.spans(interval, symbol)]
+            kept = [(run[0], run[-1]) for own in parts for run in runs(np.setdiff1d(own, days), own)]
+            self._keep(interval, symbol, [Span(a, b, self._count(interval, symbol, a, b)) for a, b in kept])
 
     def _keep(self, interval: str, symbol: str, spans: list[Span]) -> None:
         """Leave these spans of a symbol, or an empty one where none is left: that it was asked for is not forgotten."""

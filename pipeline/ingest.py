@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from storage.emit import Emit
 from storage.lake import Lake, LakeSection
 from storage.schema import ACTIONS, QUARANTINE, SYMBOLS
 from storage.section import digest_of
@@ -20,9 +21,11 @@ from storage.store import write_json
 
 from . import quality
 from .broker import from_broker
-from .coverage import by_symbol, days_of
+from .coverage import Coverage, by_symbol, days_of
 from .importers import files_digest, load
 from .job import Job
+from .kis.columns import Days
+from .kis.history import TORN
 from .kis.section import KisSection
 from .origin import Origin
 from .provenance import code_digest
@@ -33,6 +36,7 @@ from .retention import tidy
 from .summary import summary
 
 QUALITY = "quality.json"
+NAMED = 5  # torn days in a warning
 SHOWN = ("symbol", "interval", "ts", "open", "close", "volume")  # what the description of the bars reads
 
 
@@ -60,7 +64,11 @@ def _ingest(job: Job, store: Lake, kis: KisSection, ingest: IngestSection) -> di
         receipt, told = _from_files(job, store, ingest)
     else:
         receipt, told = asyncio.run(from_broker(job, store, kis, ingest))
-    described = {interval: _described(receipt, interval) for interval in receipt.intervals}
+    torn = None
+    if "1m" in receipt.intervals and not ingest.path:
+        torn = _torn(receipt, Coverage(store, receipt.source, receipt.venue), job.emit)
+        told["torn"] = {symbol: [str(day) for day in days] for symbol, days in torn.items()}
+    described = {name: _described(receipt, name, torn if name == "1m" else None) for name in receipt.intervals}
     write_json(job.out / QUALITY, described)
     receipt.save(job.out)
     content = receipt.model_dump(mode="json", exclude={"lake", "versions"})
@@ -75,9 +83,26 @@ def _ingest(job: Job, store: Lake, kis: KisSection, ingest: IngestSection) -> di
     }
 
 
-def _described(receipt: Receipt, interval: str) -> dict[str, Any]:
+def _described(receipt: Receipt, interval: str, torn: dict[str, Days] | None) -> dict[str, Any]:
     market: quality.Market = "KRX" if receipt.market == "KRX" else "other"
-    return summary(receipt.bars(interval, columns=SHOWN), market=market, actions=receipt.actions())
+    return summary(receipt.bars(interval, columns=SHOWN), market=market, actions=receipt.actions(), torn=torn)
+
+
+def _torn(receipt: Receipt, coverage: Coverage, emit: Emit) -> dict[str, Days]:
+    """Return by symbol the days of minutes that the broker has not answered in full, and warn of them."""
+    held = {s: np.unique(days_of(own)) for s, own in by_symbol(receipt.bars("1m", columns=("symbol", "ts"))).items()}
+    torn = {symbol: days[~coverage.covered("1m", symbol, days)] for symbol, days in held.items()}
+    torn = {symbol: days for symbol, days in torn.items() if days.size}
+    if torn:
+        every = [f"{symbol} {day}" for symbol, days in torn.items() for day in days]
+        more = f" and {len(every) - NAMED} more" if len(every) > NAMED else ""
+        text = (
+            f"1m: expected all minutes of each day, got {len(every)} days without some, though pages were asked for up "
+            f"to {TORN} times more: {', '.join(every[:NAMED])}{more} (all in manifest.json); `ingest.py repair` or the "
+            "next ingest asks again"
+        )
+        emit("log", level="warning", text=text)
+    return torn
 
 
 def _from_files(job: Job, lake: Lake, ingest: IngestSection) -> tuple[Receipt, dict[str, Any]]:

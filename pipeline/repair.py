@@ -17,9 +17,10 @@ from .broker import Broker
 from .coverage import Coverage, Span
 from .days import runs, week_ends
 from .kis.columns import Days
+from .kis.history import torn_days
 from .origin import Origin, Reading, checked
 from .task import CALLS, Task, What
-from .verify import KINDS, Checked, verify
+from .verify import KINDS, verify
 from .wanted import open_days
 
 KIND_OF: dict[str, What] = {tr.name: what for what, tr in reversed(CALLS.items())}
@@ -88,7 +89,7 @@ async def repair(broker: Broker, start: date, end: date) -> dict[str, int]:
     origin, lake, coverage = broker.origin, broker.lake, broker.coverage
     told, lacking = {"archive": 0, "broker": 0}, {}
     for one in verify(lake, source=origin.source, venue=origin.venue, start=start, end=end):
-        lacking[one.interval] = _lacking(one)
+        lacking[one.interval] = one.lacking
         coverage.forget(one.interval, lacking[one.interval])
         if one.interval in KINDS:  # a day of which minutes are gone may have come so
             told["archive"] += _from_archive(lake, coverage, origin, one.interval, one.gaps)
@@ -105,12 +106,6 @@ async def repair(broker: Broker, start: date, end: date) -> dict[str, int]:
     return told
 
 
-def _lacking(one: Checked) -> dict[str, Days]:
-    none = np.array([], "datetime64[D]")
-    names = sorted({**one.gaps, **one.holes})
-    return {name: np.union1d(one.gaps.get(name, none), one.holes.get(name, none)) for name in names}
-
-
 def _what(interval: str, symbol: str) -> What:
     """Return the kind of history; codes of indices have four digits."""
     return cast(What, "index" if interval == "1d" and len(symbol) == 4 else KINDS.get(interval, interval))
@@ -125,7 +120,7 @@ def _from_archive(lake: Lake, coverage: Coverage, origin: Origin, interval: str,
         good, _ = checked(history, Task(what, symbol, lacking[symbol]), origin)
         bars.append(good.select(BARS.names))
         day = good["date"].to_numpy().astype("datetime64[D]")
-        held = np.unique(day)
+        held = np.setdiff1d(day, torn_days(good)) if interval == "1m" else np.unique(day)
         if interval == "1w" and held.size:  # a week is answered with all of its days
             every = krx.sessions(held[0] - 6, held[-1])
             held = every[np.isin(week_ends(every), held)]

@@ -114,6 +114,7 @@ class Runner:
         self.data = data = Path(config.run.data).absolute()
         self.store = Store(data / "stages")
         self.lake = config.lake.model_copy(update={"path": str(Path(config.lake.path or data / "lake").absolute())})
+        self._last = ""  # the stage that is asked for
 
     def plan(self, stages: Sequence[Stage]) -> Iterator[Planned]:
         """Yield for each stage whether it would be reused or run, and why. Raises FilesError where there is nothing to
@@ -123,7 +124,7 @@ class Runner:
             with opened(Path(self.config.ingest.path)):
                 pass
         known: dict[str, dict[str, Any]] = {}
-        promoted = self._promoted(stages)
+        promoted, self._last = self._promoted(stages), stages[-1].name
         for stage in stages:
             if stage.name == "train" and promoted:
                 known["train"] = card = read_json(promoted / MANIFEST)
@@ -152,7 +153,7 @@ class Runner:
         `named` is told the name of each stage before its events come.
         """
         done: dict[str, dict[str, Any]] = {}
-        promoted = self._promoted(stages)
+        promoted, self._last = self._promoted(stages), stages[-1].name
         for stage in stages:
             named(stage.name)
             inputs = {name: done[name] for name in self._reads(stage, stages)}
@@ -201,6 +202,8 @@ class Runner:
             receipt = Receipt.load(self.store.path(stage.name, key))
             if receipt.lake != self.lake.path or not receipt.current():
                 return None  # the lake lost or changed what the receipt names
+            if manifest.get("torn") and stage.name == self._last:
+                return None  # whoever asks for ingest itself has the broker asked for what it left out
         return manifest
 
     def _make(
@@ -245,7 +248,7 @@ class Runner:
         return (
             "changed: " + "; ".join(changed[:6])
             if changed
-            else "its directory or the lake is no longer what the manifest says"
+            else "its directory or the lake is no longer what the manifest says, or the broker left minutes out"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from . import krx
+from .kis.columns import Days
 from .quality import DAY_US, KST_US, Bools, Floats, Longs, Market, floats, ranks
 
 HOUR_US = 3_600_000_000
@@ -28,23 +30,31 @@ LIMIT_SLACK = 0.005
 WITHOUT_TICKS = 1e9  # a base price, KRW, at which ticks do not matter
 
 
-def summary(bars: pa.Table, *, market: Market, actions: pa.Table | None = None, limit: int = 10) -> dict[str, Any]:
+def summary(
+    bars: pa.Table,
+    *,
+    market: Market,
+    actions: pa.Table | None = None,
+    torn: Mapping[str, Days] | None = None,
+    limit: int = 10,
+) -> dict[str, Any]:
     """Describe the bars of one interval in small numbers for the report; JSON-able.
 
-    bars : checked BARS sorted by (symbol, ts). actions : ACTIONS that explain jumps of raw prices. `limit` bounds each
-    list of examples, worst first.
+    bars : checked BARS sorted by (symbol, ts). actions : ACTIONS that explain jumps of raw prices. torn : days by
+    symbol of which the source left bars out, None where it is not known. `limit` bounds each list of examples, worst
+    first.
 
     Returns rows, symbols, start, end, without_volume (rows), no_open_high_low (rows) and notes, a sentence for each
-    finding that is not zero; for bars of other markets uneven {rows: steps from one bar to the next that are longer
-    than a bar; symbols; worst in hours}, which is weekends, holidays and rows that are missing; for daily bars also
-    short {symbols: with fewer than SHORT_ROWS bars}, flat_runs {symbols: with FLAT_SESSIONS or more equal closes in a
-    row, the way a halt looks in close-only files}, returns {smallest, largest: from one bar to the next}; and for daily
-    bars of KRX gaps {rows: sessions without a bar between a symbol's first and last; symbols}, beyond_limit {rows:
-    moves from close to close beyond the KOSPI's limit of that day, with LIMIT_SLACK and a won of tolerance; after_gap:
-    those of them with sessions missing before; explained: by an action of that day}, basis_jumps {rows: beyond the
-    limit with neither: prices that do not share one basis, or a first day without limit}, off_tick (share of closes
-    that no tick of their day allows: large in adjusted prices), saturdays (rows; sessions until 1998-12) and lettered
-    (symbols with a letter in their code).
+    finding that is not zero; with `torn` {days, symbols, worst: the latest}; for bars of other markets uneven {rows:
+    steps from one bar to the next that are longer than a bar; symbols; worst in hours}, which is weekends, holidays and
+    rows that are missing; for daily bars also short {symbols: with fewer than SHORT_ROWS bars}, flat_runs {symbols:
+    with FLAT_SESSIONS or more equal closes in a row, the way a halt looks in close-only files}, returns {smallest,
+    largest: from one bar to the next}; and for daily bars of KRX gaps {rows: sessions without a bar between a symbol's
+    first and last; symbols}, beyond_limit {rows: moves from close to close beyond the KOSPI's limit of that day, with
+    LIMIT_SLACK and a won of tolerance; after_gap: those of them with sessions missing before; explained: by an action
+    of that day}, basis_jumps {rows: beyond the limit with neither: prices that do not share one basis, or a first day
+    without limit}, off_tick (share of closes that no tick of their day allows: large in adjusted prices), saturdays
+    (rows; sessions until 1998-12) and lettered (symbols with a letter in their code).
     """
     if bars.num_rows == 0:
         return {"rows": 0, "symbols": 0}
@@ -63,6 +73,10 @@ def summary(bars: pa.Table, *, market: Market, actions: pa.Table | None = None, 
         "without_volume": int((floats(bars["volume"]) == 0).sum()),
         "no_open_high_low": int(np.isnan(floats(bars["open"])).sum()),
     }
+    if torn is not None:
+        every = sorted(((day, symbol) for symbol, days in torn.items() for day in days.tolist()), reverse=True)
+        latest = [{"symbol": symbol, "date": str(day)} for day, symbol in every[:limit]]
+        out["torn"] = {"days": len(every), "symbols": len(torn), "worst": latest}
     interval = bars["interval"][0].as_py()
     if market == "other":
         out["uneven"] = _uneven(bars, code, interval, limit)
@@ -94,6 +108,7 @@ def summary(bars: pa.Table, *, market: Market, actions: pa.Table | None = None, 
 NOTES = {  # what `summary` counted -> the sentence that says it; where a dictionary was counted, its first number
     "without_volume": "{n} bars have no volume",
     "no_open_high_low": "{n} bars have no open, high and low: halts, or files of closes only",
+    "torn": "{n} days lack minutes that the broker left out, as the turnover of the next minute shows",
     "uneven": "{n} steps between bars are longer than a bar: closed hours, weekends, or bars that are missing",
     "short": f"{{n}} symbols have fewer than {SHORT_ROWS} bars",
     "flat_runs": f"{{n}} symbols have the same close for {FLAT_SESSIONS} sessions or more, as in a halt",

@@ -110,7 +110,7 @@ def _verify(config: configuration.Config, lake: Lake, say: Say) -> int:
         for one in verify(lake, source=source, venue=config.ingest.venue, start=start, end=end):
             seen, clean = True, clean and one.clean
             numbers = {n: getattr(one, n) for n in ("interval", "symbols", "expected", "present", "empty")}
-            gaps = {symbol: [str(day) for day in days] for symbol, days in {**one.gaps, **one.holes}.items()}
+            gaps = {symbol: [str(day) for day in days] for symbol, days in one.lacking.items()}
             say(str(one), **numbers, missing=one.missing, partial=one.partial, days=gaps)
         if not seen:
             say(f"cannot tell: the source '{source}' was never asked for anything; run ingest first")

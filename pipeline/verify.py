@@ -50,10 +50,18 @@ class Checked:
     def clean(self) -> bool:
         return not self.missing and not self.partial
 
+    @property
+    def lacking(self) -> dict[str, Days]:
+        """Gaps and holes together."""
+        none = np.array([], "datetime64[D]")
+        names = sorted({**self.gaps, **self.holes})
+        return {name: np.union1d(self.gaps.get(name, none), self.holes.get(name, none)) for name in names}
+
     def __str__(self) -> str:
         """Say it in one line."""
-        worst = sorted(self.gaps, key=lambda s: -len(self.gaps[s]))[:5]
-        named = ", ".join(f"{s} {len(self.gaps[s])} from {self.gaps[s][0]}" for s in worst)
+        lacking = self.lacking
+        worst = sorted(lacking, key=lambda s: -len(lacking[s]))[:5]
+        named = ", ".join(f"{s} {len(lacking[s])} from {lacking[s][0]}" for s in worst)
         return (
             f"{self.interval}: {self.symbols} symbols, {self.expected} days: {self.present} present, {self.empty} "
             f"without trade, {self.missing} missing, {self.partial} partial" + (f" ({named})" if named else "")

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline import krx
@@ -23,7 +24,7 @@ from .columns import Days
 from .layouts import DAILY, INDEX_DAILY, INVESTORS, MINUTES_PAST, MINUTES_TODAY, Tr
 from .pages import History, Page, Pages, of_days
 from .quotations import INVESTORS_DAILY
-from .wire import compact
+from .wire import compact, minute_bars
 
 MARKET_CODES = {"KRX": "J", "NXT": "NX", "UN": "UN"}
 ASK = 2  # times that a page without anything new is asked for
@@ -126,8 +127,8 @@ async def minutes(kis: Asker, symbol: str, days: Days, *, venue: str, moved: Mov
     """Fetch the minute bars of whole days (consecutive sessions, oldest first): MINUTE_ROWS, turnover for cumulative.
 
     `moved` is told how many new rows a page brought. A day of which the broker has nothing is passed over. `today`: the
-    one day is the broker's today, which the call for today's minutes answers, in the paper environment too. Raises
-    KisError.
+    one day is the broker's today, which the call for today's minutes answers, in the paper environment too. Days that
+    are torn after all asking are among them: torn_days names them. Raises KisError.
     """
     tr = MINUTES_TODAY if today else MINUTES_PAST
     pages = Pages(tr)
@@ -170,19 +171,33 @@ async def minutes(kis: Asker, symbol: str, days: Days, *, venue: str, moved: Mov
     return pages.history(days)
 
 
+def torn_days(bars: pa.Table) -> Days:
+    """Return the days, KST, of minute bars of one symbol (date, ts, high, volume, turnover) whose turnover proves that
+    minutes are lacking."""
+    bars = bars.sort_by("ts")
+    return cast(Days, np.unique(bars["date"].to_numpy().astype("datetime64[D]")[_lacks(bars)]))
+
+
+def _lacks(bars: pa.Table) -> npt.NDArray[np.bool_]:
+    """Say of each minute bar, oldest first, whether minutes before it are lacking: a minute that is gone leaves its
+    turnover to the next, which is then more than its highest price times its shares."""
+    ts, day = bars["ts"].to_numpy(), bars["date"].to_numpy()
+    room = np.ones(len(ts), bool)  # the first minute of a day may have lost those before it
+    room[1:] = (day[1:] != day[:-1]) | (np.diff(ts) > _MINUTE)
+    high, volume, turnover = (bars[name].to_numpy() for name in ("high", "volume", "turnover"))
+    return cast(npt.NDArray[np.bool_], room & (turnover > high * volume + 1.0))
+
+
 def _torn(rows: pa.Table, closes: Days) -> list[np.datetime64]:
-    """Return the labels, KST, up to which minutes may be lacking: where the turnover since the minute before is more
-    than the minute's highest price times its shares, and where a day ends before its close."""
-    rows = rows.sort_by("ts")
-    ts, day, total = rows["ts"].to_numpy() + _KST, rows["date"].to_numpy(), rows["cumulative"].to_numpy()
+    """Return the labels, KST, up to which minutes may be lacking: before bars that prove it, and where a day ends
+    before its close."""
+    bars = minute_bars(rows)
+    ts, day = bars["ts"].to_numpy() + _KST, bars["date"].to_numpy()
     if not len(ts):
         return []
-    follows = np.append(False, day[1:] == day[:-1])
-    own = total - np.where(follows, np.append(0.0, total[:-1]), 0.0)
-    more = own > rows["high"].to_numpy() * rows["volume"].to_numpy() + 1.0
-    more &= ~follows | (np.append(_MINUTE, np.diff(ts)) > _MINUTE)
+    more = _lacks(bars)
     labels = ts[more] - np.where(np.isin(ts[more], closes), _MINUTE, 2 * _MINUTE)
-    ends = np.append(~follows[1:], True)  # the last minute of each day, which may be lacking, too
+    ends = np.append(day[1:] != day[:-1], True)  # the last minute of each day, which may be lacking, too
     within = np.minimum(np.searchsorted(closes, ts[ends]), len(closes) - 1)
     early = closes[within][ts[ends] < closes[within]]
     return list(np.unique(np.concatenate([labels, early])))

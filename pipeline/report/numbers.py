@@ -186,6 +186,7 @@ def _training(sources: Sources) -> dict[str, Any]:
             "samples_per_s": float(np.nanmedian(column(rows, "samples_per_s"))),
             **{name: _over(column(rows, name), of) for name, of in STEPS.items()},
             **{k: v for k, v in sources.train.get(model, {}).items() if k != "fits"},
+            "fits": len(sources.train.get(model, {}).get("fits", ())),
         }
     return out
 

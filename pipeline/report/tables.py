@@ -77,6 +77,7 @@ TRAINING = (  # name, title
 GPU = ("peak_device_mb", "gpu_use")  # columns of a machine that has one
 QUALITY = (
     ("gaps", "rows"),
+    ("torn", "days"),
     ("flat_runs", "symbols"),
     ("short", "symbols"),
     ("beyond_limit", "rows"),
@@ -188,6 +189,8 @@ def training(numbers: Facts, language: str) -> str:
         if parts
         else ""
     )
+    if (most := max(one["fits"] for one in found.values())) > 1:
+        line += f'<p class="soft small">{escape(text(language, "fits", n=most, folds=numbers["splits"]["folds"]))}</p>'
     return table(head, rows) + line
 
 

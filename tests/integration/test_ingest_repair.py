@@ -8,6 +8,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from pipeline.features.section import FeatureSection
@@ -15,6 +16,7 @@ from pipeline.features.stage import features
 from pipeline.labels import LabelSection
 from storage.lake import Lake
 from storage.schema import SCHEMAS
+from storage.store import read_json
 from tests.feature_stage import UNIVERSE, Threads
 
 from . import job
@@ -227,3 +229,76 @@ def test_flows_that_are_gone_are_missed(copy: Path, filled: Path) -> None:
     assert seen.status == 1 and "flows: 8 symbols" in seen.out
     assert ingest(copy, "repair").status == 0
     assert digests(copy)["flows"] == digests(filled)["flows"]
+
+
+def torn(folder: Path) -> dict[str, Any]:
+    """What the latest ingest said of minutes that the broker left out: its manifest and its quality."""
+    manifest = job.manifests(folder)["ingest"]
+    described: dict[str, Any] = read_json(Path(manifest["directory"]) / "quality.json")["1m"]
+    return {"days": manifest["torn"], "quality": described["torn"], "notes": described["notes"]}
+
+
+def minutes(folder: Path, symbol: str, day: date) -> pa.Table:
+    bars = Lake(folder / "data" / "lake").read("bars", interval="1m", symbols=[symbol]).drop_columns(["ingested_at"])
+    return bars.filter(pa.array([ts.date() == day for ts in bars["ts"].to_pylist()]))
+
+
+def without(folder: Path, symbol: str, day: date) -> tuple[str, str]:
+    """Words that have the simulator leave out ten minutes of a day."""
+    return "--kis.simulator.faults", str(faults(folder, f"withheld: {symbol}@{day:%Y%m%d}@1000-1009"))
+
+
+def test_minutes_that_the_broker_leaves_out_are_told_and_come_back(filled: Path, tmp_path: Path) -> None:
+    symbol, day = Lake(filled / "data" / "lake").read("bars", interval="1m")["symbol"][0].as_py(), date(2026, 10, 29)
+    whole, none = minutes(filled, symbol, day), torn(filled)
+    assert none["days"] == {} and none["quality"]["days"] == 0 and none["notes"] == []
+    ran = ingest(tmp_path, "run", *without(tmp_path, symbol, day))
+    assert ran.status == 0, ran.err
+    warned = [e["text"] for e in ran.events if e["kind"] == "log" and e["level"] == "warning"]
+    assert any("1 days without some" in text and f"{symbol} {day} " in text for text in warned)
+    told = torn(tmp_path)
+    assert told["days"] == {symbol: [str(day)]}
+    assert told["quality"] == {"days": 1, "symbols": 1, "worst": [{"symbol": symbol, "date": str(day)}]}
+    assert len(told["notes"]) == 1 and symbol in told["notes"][0] and str(day) in told["notes"][0]
+    assert 1 <= whole.num_rows - minutes(tmp_path, symbol, day).num_rows <= 10, "what came of the day is kept"
+
+    mended = ingest(tmp_path, "repair")
+    assert mended.status == 0 and mended.out.rstrip().endswith("clean")
+    assert minutes(tmp_path, symbol, day).equals(whole) and digests(tmp_path) == digests(filled)
+    ran = ingest(tmp_path, "run")
+    assert ran.status == 0 and torn(tmp_path)["days"] == {}, "the lake has changed, so that ingest says it anew"
+
+    for path in (tmp_path / "data" / "lake" / "bars" / "interval=1m").rglob("*.parquet"):
+        path.write_bytes(b"")
+    mended = ingest(tmp_path, "repair", "--json")
+    told = next(event for event in mended.lines if "archive" in event)
+    assert mended.status == 0 and told["broker"] == 0, "the kept answers of both askings make the day whole"
+    assert digests(tmp_path) == digests(filled)
+
+
+def test_days_that_stay_torn_are_asked_for_until_they_are_whole(filled: Path, tmp_path: Path) -> None:
+    """Also where all days of a symbol are torn, and where kept answers bring back no more."""
+    symbol, day = Lake(filled / "data" / "lake").read("bars", interval="1m")["symbol"][0].as_py(), date(2026, 10, 30)
+    few = ("--ingest.symbols", f'["{symbol}"]', "--ingest.minute_days", "1", "--ingest.minute_symbols", "1")
+    few = (*few, "--ingest.start", "2026-10-01", "--ingest.investors", "false")
+    fault = without(tmp_path, symbol, day)
+    for _ in range(2):
+        ran = ingest(tmp_path, "run", *few, *fault)
+        assert ran.status == 0 and ran.states == {"ingest": "done"}, "a second run asks again"
+        assert torn(tmp_path)["days"] == {symbol: [str(day)]}
+    seen = ingest(tmp_path, "verify", *few)
+    assert seen.status == 1 and f"1 partial ({symbol} 1 from {day})" in seen.out, "that it was asked for is known"
+    for path in (tmp_path / "data" / "lake" / "bars" / "interval=1m").rglob("*.parquet"):
+        path.write_bytes(b"")
+    again = ingest(tmp_path, "repair", *few, *fault)
+    assert again.status == 1 and f"1 partial ({symbol} 1 from {day})" in again.out
+    assert ingest(tmp_path, "plan", *few, "--json").lines[-1]["calls"] >= 1, "a repair in vain covers nothing"
+    ran = ingest(tmp_path, "run", *few)
+    assert ran.status == 0 and "without some" not in ran.out and torn(tmp_path)["days"] == {}
+    assert minutes(tmp_path, symbol, day).equals(minutes(filled, symbol, day))
+    assert ingest(tmp_path, "run", *few).states == {"ingest": "reused"}
+
+
+def test_what_is_withheld_has_to_be_named_rightly(tmp_path: Path) -> None:
+    wrong = ingest(tmp_path, "run", "--kis.simulator.faults", str(faults(tmp_path, "withheld: 005930@1000-1010")))
+    assert wrong.status == 2 and "005930@20261030@1000-1010" in wrong.err

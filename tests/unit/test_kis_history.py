@@ -186,3 +186,18 @@ def test_a_torn_day_of_minutes_is_asked_for_again() -> None:
     broker = Torn(minutes(held), page=120)
     found = asyncio.run(history.minutes(broker, "005930", held, venue="KRX", moved=lambda rows: None))  # type: ignore[arg-type]
     assert found.rows.num_rows == 2 * 381 and set(found.rows["turnover"].to_pylist()) == {1000.0}
+
+
+def test_minutes_that_never_come_are_proved_by_the_turnover_of_the_next() -> None:
+    held = SESSIONS[-3:]
+    labels = np.unique(minutes(held)["ts"].to_numpy().reshape(3, 381)[1, 100:104])
+    rows = minutes(held).filter(pa.array(~np.isin(minutes(held)["ts"].to_numpy(), labels)))
+    broker = Broker(rows, page=120)
+    found = asyncio.run(history.minutes(broker, "005930", held, venue="KRX", moved=lambda rows: None))  # type: ignore[arg-type]
+    assert found.rows.num_rows == 3 * 381 - 4
+    assert history.torn_days(found.rows).tolist() == [held[1].item()]
+    assert broker.calls <= 2 * (3 * 381 // 120 + 1) + history.TORN
+    quiet = rows.set_column(rows.column_names.index("cumulative"), "cumulative", pa.array(np.zeros(rows.num_rows)))
+    found = asyncio.run(history.minutes(Broker(quiet, page=120), "005930", held, venue="KRX", moved=lambda rows: None))  # type: ignore[arg-type]
+    assert not history.torn_days(found.rows).size, "minutes without a trade have no row either"
+    assert not history.torn_days(found.rows.slice(0, 0)).size

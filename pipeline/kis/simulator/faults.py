@@ -2,7 +2,7 @@
 order repeatable.
 
 No fault with a rate below 1 keeps the answer away for ever: whoever asks again, and takes a new token when told to,
-gets it.
+gets it. Minutes that are `withheld` nobody gets.
 """
 
 import random
@@ -13,16 +13,18 @@ from datetime import datetime, time
 from pathlib import Path
 from typing import Any
 
+import orjson
 import yaml
 from pydantic import ValidationError, field_validator
 
 from pipeline import krx
-from pipeline.kis.layouts import Tr
+from pipeline.kis.layouts import MINUTES_PAST, MINUTES_TODAY, Tr
 from pipeline.kis.simulator.charts import Rewriting
 from pipeline.kis.simulator.gate import Window
 from storage.section import Section, setting
 
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+_WITHHELD = re.compile(r"(\w+)@(\d{8})@(\d{4})-(\d{4})")
 _REMEMBERED = 512  # pages that may come once more
 _SERVED = 64  # calls that a token serves before a fault takes it: more than a client has in flight
 _NOTHING = b"{}"
@@ -62,6 +64,7 @@ class Faults(Section):
     empty: float = _rate("page with empty {} rows among the others")
     missing: float = _rate("page without some of the rows between its first and last")
     extra: float = _rate("page whose rows have a field more")
+    withheld: str = setting("", "minutes (KST labels) of a symbol and day that no page has: 005930@20261030@1000-1010")
     maintenance: str = setting(
         "", "KST hours such as 05:30-06:00 of the market's clock in which all is HTTP 503 in HTML"
     )
@@ -75,6 +78,13 @@ class Faults(Section):
     def _hours(cls, value: str) -> str:
         if value and _HOURS.fullmatch(value) is None:
             raise ValueError(f"expected KST hours such as 05:30-06:00, got {value!r}")
+        return value
+
+    @field_validator("withheld")
+    @classmethod
+    def _minutes(cls, value: str) -> str:
+        if value and _WITHHELD.fullmatch(value) is None:
+            raise ValueError(f"expected a symbol, day and minutes such as 005930@20261030@1000-1010, got {value!r}")
         return value
 
     @property
@@ -146,9 +156,11 @@ class Mischief:
     def spoil(self, tr: Tr, query: Mapping[str, str], rows: Sequence[bytes]) -> list[bytes]:
         """Change a page of rendered rows as the dice say.
 
-        Its rows may come once more in place of those of the next page of the same call. Where the answer itself says
-        how to go on (the calendar) no rows are kept back, since nobody could tell that they are not there.
+        Minutes that are withheld are taken out first. Its rows may come once more in place of those of the next page of
+        the same call. Where the answer itself says how to go on (the calendar) no rows are kept back, since nobody
+        could tell that they are not there.
         """
+        rows = self._left(tr, query, rows)
         known = (tr.tr_id, *sorted((name, value) for name, value in query.items() if name not in _CURSORS))
         before = self._pages.pop(known, None)
         self._pages[known] = out = list(rows)
@@ -173,6 +185,15 @@ class Mischief:
             out.insert(self._dice["empty"].randrange(len(out) + 1), _NOTHING)
             out.append(_NOTHING)
         return out
+
+    def _left(self, tr: Tr, query: Mapping[str, str], rows: Sequence[bytes]) -> Sequence[bytes]:
+        found = _WITHHELD.fullmatch(self.faults.withheld)
+        if found is None or tr not in (MINUTES_PAST, MINUTES_TODAY) or query["FID_INPUT_ISCD"] != found[1]:
+            return rows
+        day, first, last = found.groups()[1:]
+        texts = [orjson.loads(row) for row in rows]
+        gone = [text.get("stck_bsop_date") == day and first <= text["stck_cntg_hour"][:4] <= last for text in texts]
+        return [row for row, out in zip(rows, gone) if not out]
 
 
 _PASSIVE = frozenset(
