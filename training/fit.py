@@ -69,7 +69,7 @@ def fit_model(
     `on_epoch(epoch, validation figure to maximise)` may raise to stop. TrainingDiverged when a loss is no number; the
     files then hold the last good state. TooLarge when memory does not hold a network with one window.
     """
-    with torch_threads(threads_for(name, train)):
+    with torch_threads(threads_for(name, train, ranks.beside if ranks else 1)):
         if name == "ridge" or name == "trees":
             return _fit_baseline(name, data, train, emit, out, on_epoch)
         try:

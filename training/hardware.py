@@ -26,10 +26,11 @@ def torch_threads(count: int) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def threads_for(name: ModelName, train: TrainSection) -> int:
-    """Return the threads for a model where none are asked for; 0 = all cores."""
+def threads_for(name: ModelName, train: TrainSection, beside: int = 1) -> int:
+    """Return the threads for a model where none are asked for; 0 = all cores. beside : ranks that share them."""
     narrow = name == "ridge" or (name == "lstm" and train.hidden_size < _WIDE)
-    return train.threads or int(narrow)
+    share = max(1, len(os.sched_getaffinity(0)) // beside) if beside > 1 else 0
+    return train.threads or (1 if narrow else share)
 
 
 def autocast_type(train: TrainSection, device: str) -> tuple[torch.dtype | None, str]:

@@ -7,6 +7,7 @@ step are those that one process would take. gloo between CPUs, NCCL between GPUs
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -18,7 +19,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch.nn.parallel import DistributedDataParallel
 
-PATIENCE = timedelta(minutes=10)  # how long a rank waits for the others: the first one judges and writes alone
+PATIENCE = timedelta(hours=2)  # how long a rank waits: the first one fits the baselines, judges and writes alone
 MEETING = timedelta(seconds=60)  # how long it waits for them to begin
 
 
@@ -27,10 +28,10 @@ class RankLost(Exception):
 
 
 class Ranks:
-    """One of `count` processes that train together; alone, all of this does nothing."""
+    """One of `count` processes that train together, `beside` of them on this machine; alone, it does nothing."""
 
-    def __init__(self, rank: int = 0, count: int = 1) -> None:
-        self.rank, self.count = rank, count
+    def __init__(self, rank: int = 0, count: int = 1, beside: int = 1) -> None:
+        self.rank, self.count, self.beside = rank, count, beside
 
     @property
     def first(self) -> bool:
@@ -88,8 +89,10 @@ def ranks(rank: int, count: int, address: str, device: str) -> Iterator[Ranks]:
     backend, place = "nccl" if device == "gpu" else "gloo", urlsplit(address)
     try:
         store = dist.TCPStore(str(place.hostname), int(place.port or 0), count, rank == 0, MEETING)  # type: ignore[attr-defined]
+        store.add(here := f"ranks on {socket.gethostname()}", 1)
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
-        yield Ranks(rank, count)
+        dist.barrier()  # all are counted
+        yield Ranks(rank, count, store.add(here, 0))
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
             raise RankLost(str(error)) from error

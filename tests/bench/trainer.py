@@ -53,7 +53,7 @@ def both(name: NetworkName, data: Dataset, train: TrainSection) -> tuple[float, 
         model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
     )
     windows = STEPS * train.batch_size
-    order = np.random.default_rng(0).permutation(loop.ends_W)[:windows]
+    order = np.random.default_rng(0).permutation(loop.plan.ends_W)[:windows]
     x_BLF = torch.randn(POOL, train.batch_size, train.window, loop.windows.n_features)
     y_BH = torch.randn(POOL, train.batch_size, 1)
 
@@ -92,11 +92,11 @@ def memory(folder: Path, name: NetworkName) -> tuple[float, float]:
     data = prepare(folder, SplitSection(), few, silent)
     with torch_threads(threads_for(name, train)):
         small = Loop(name, data, few, "cpu", silent, None)
-        small._steps(small._order())  # the libraries' own memory is not the trainer's
+        small._steps(small.plan.order(0))  # the libraries' own memory is not the trainer's
         before = resident_mb("VmRSS") - data.panel.x_NF.nbytes / 1e6
         loop = Loop(name, data, train, "cpu", silent, None)
         predicted = loop.forecast().total / 1e6
-        loop._steps(loop._order())
+        loop._steps(loop.plan.order(0))
     return predicted, resident_mb("VmHWM") - before
 
 

@@ -50,7 +50,7 @@ def test_each_epoch_draws_other_windows_and_none_twice(dataset: Dataset, monkeyp
     assert all(len(set(d)) == len(d) == 500 for d in drawn)
     assert len({tuple(d) for d in drawn}) == 6
     assert len(set().union(*drawn)) > 1500
-    assert set().union(*drawn) <= set(loop.ends_W.tolist())
+    assert set().union(*drawn) <= set(loop.plan.ends_W.tolist())
 
 
 def test_a_loss_that_compares_gets_whole_moments(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,14 +58,14 @@ def test_a_loss_that_compares_gets_whole_moments(dataset: Dataset, monkeypatch: 
     loop = loop_of("lstm", dataset, TrainSection(**{**TINY, "num_epochs": 2, "windows_per_epoch": 0}, loss="ic"))
     loop.run()
     ts_N = dataset.panel.ts_N
-    whole = dict(zip(*np.unique(ts_N[loop.ends_W], return_counts=True)))
+    whole = dict(zip(*np.unique(ts_N[loop.plan.ends_W], return_counts=True)))
     for parts in passes:
         for part in parts:
             times, counts = np.unique(ts_N[part], return_counts=True)
             assert all(n == whole[t] for t, n in zip(times, counts))
             assert part is parts[-1] or loop.train.batch_size <= len(part) < loop.train.batch_size + max(whole.values())
         order = np.concatenate(parts)
-        assert sorted(order.tolist()) == loop.ends_W.tolist()
+        assert sorted(order.tolist()) == loop.plan.ends_W.tolist()
         assert np.count_nonzero(np.diff(ts_N[order])) == len(whole) - 1, "a moment comes in two pieces"
     assert passes[0][0].tolist() != passes[1][0].tolist()
 
@@ -74,9 +74,9 @@ def test_moments_larger_than_a_batch_stay_whole_and_accumulate(dataset: Dataset)
     """24 symbols and batches of 8: each part is one moment; an epoch that draws a few ends at the end of one."""
     settings = {**TINY, "batch_size": 8, "gradient_accumulation_steps": 3, "windows_per_epoch": 100}
     loop = loop_of("lstm", dataset, TrainSection(**settings, loss="rank"))
-    order = loop._order()
-    whole = dict(zip(*np.unique(dataset.panel.ts_N[loop.ends_W], return_counts=True)))
-    steps = loop._planned(order)
+    order = loop.plan.order(0)
+    whole = dict(zip(*np.unique(dataset.panel.ts_N[loop.plan.ends_W], return_counts=True)))
+    steps = loop.plan.steps(order, loop.micro)
     assert 100 <= len(order) < 100 + max(whole.values()) and sum(step.windows for step in steps) == len(order)
     assert [len(step.parts) for step in steps[:-1]] == [3] * (len(steps) - 1)
     for part in (part for step in steps for part in step.parts):
@@ -92,7 +92,7 @@ def test_a_loss_that_compares_needs_something_to_compare(tmp_path: Path) -> None
 
 def test_training_never_looks_at_the_test(dataset: Dataset) -> None:
     loop = loop_of("lstm", dataset, TrainSection(**TINY))
-    assert set(dataset.split_N[loop.ends_W].tolist()) == {TRAIN}
-    seen = np.concatenate([loop.ends_W, loop.judge.ends_W])
+    assert set(dataset.split_N[loop.plan.ends_W].tolist()) == {TRAIN}
+    seen = np.concatenate([loop.plan.ends_W, loop.judge.ends_W])
     assert not (dataset.split_N[seen] == TEST).any()
     assert dataset.panel.ts_N[seen].max() < dataset.fold.start(TEST)

@@ -20,6 +20,7 @@ from training.checkpoint import CheckpointError, before, load, save
 from training.dataset import Dataset, prepare
 from training.fit import Fit, fit_model
 from training.model import load_model, state_digest
+from training.resume import resume
 from training.section import TrainSection
 from training.splits import SplitSection
 from training.task import train_all
@@ -178,7 +179,7 @@ def test_a_best_epoch_whose_file_was_not_yet_written_is_written(dataset: Dataset
     (tmp_path / "best.pt").write_bytes(early)
     expected = load(tmp_path / "last.pt")["best_weights"]
     loop = loop_of("lstm", dataset, train, tmp_path)
-    loop._resume()
+    resume(loop)
     found = load_model(tmp_path / "best.pt").model.state_dict()
     assert all(torch.equal(found[k], expected[k]) for k in expected)
 
