@@ -82,7 +82,7 @@ def both(name: NetworkName, data: Dataset, train: TrainSection) -> tuple[float, 
 
 def resident_mb(name: str) -> float:
     text = Path("/proc/self/status").read_text()
-    return int(text.split(f"{name}:")[1].split()[0]) / 1e3
+    return int(text.split(f"{name}:")[1].split()[0]) * 1024 / 1e6
 
 
 def memory(folder: Path, name: NetworkName) -> tuple[float, float]:

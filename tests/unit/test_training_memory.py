@@ -1,4 +1,4 @@
-"""A real shortage of memory is met by smaller parts of the same step."""
+"""What a batch takes is told from small ones; a real shortage of memory is met by smaller parts of the same step."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from storage.emit import silent
 from tests.feature_blocks import Recorder, write_blocks
 from tests.fits import TINY, validated
 from training.dataset import Dataset, prepare
 from training.fit import fit_model
+from training.memory import Peak, heap, touched
 from training.section import NetworkName, TrainSection
 from training.splits import SplitSection
 
@@ -114,3 +116,39 @@ def test_a_network_that_is_too_large_is_refused_with_advice(root: Path, blocks: 
     found = limited(root, blocks, "transformer", train, more)
     assert "expected 1 windows of 16 bars to fit into memory" in found["error"]
     assert "train.hidden_size" in found["error"] and "train.recompute" in found["error"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pages are looked at on Linux")
+def test_pages_that_were_never_written_take_no_memory() -> None:
+    half = 32 << 20
+    values = torch.empty(2 * half, dtype=torch.uint8)  # a mapping of its own
+    assert touched(values.untyped_storage()) <= 1 << 16
+    values[:half] = 1
+    assert touched(values.untyped_storage()) == pytest.approx(half, abs=1 << 16)
+
+
+def test_the_peak_counts_each_storage_once_while_it_lives() -> None:
+    a = torch.zeros(1_000)
+    with Peak() as peak:
+        b = a + 1
+        view = b.view(10, 100)
+        c = b * 2
+        del b
+        d = c + 1  # b lives on in its view
+        del view, c
+        a.sqrt()
+    del d
+    assert peak.sizes == [4_000] * 4
+    assert peak.most(peak.sizes) == 12_000
+    assert peak.events == [0, 1, 2, ~0, ~1, 3, ~3, ~2]
+
+
+def test_large_blocks_count_once_and_small_ones_with_the_holes_of_the_heap() -> None:
+    """A storage of 1 MB that does not grow, one of 100 KB a window of which half is touched; both live together."""
+    few, more = Peak(), Peak()
+    for peak, windows in ((few, 16), (more, 64)):
+        peak.events = [0, 1, ~0, ~1]
+        peak.sizes = [1_000_000, 100_000 * windows]
+        peak.touched = [1_000_000, 50_000 * windows]
+    assert heap(few, more, 128) == pytest.approx(1.8 * (1_000_000 + 50_000 * 128))
+    assert heap(few, more, 1_024) == pytest.approx(1.8 * 1_000_000 + 50_000 * 1_024)
