@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,14 @@ from storage.emit import Emit
 from storage.section import digest_of
 
 from .columns import Columns, DataError, read_columns
-from .panel import Panel, read_panel
+from .left_out import LeftOut
+from .panel import Panel, read_panel, read_stamps
+from .remedies import nothing_left
 from .scaler import Scaler
 from .section import TrainSection
-from .splits import GAP, NAMES, TRAIN, VALID, Fold, SplitError, SplitSection, make_folds
-from .targets import Kind, choose_kind, shuffle, transform
-from .windows import known, window_ends
+from .splits import NAMES, TRAIN, VALID, Fold, SplitError, SplitSection, make_folds
+from .targets import Kind, check_targets, choose_kind, shuffle, transform
+from .windows import window_ends
 
 _CHUNK = 1 << 18
 
@@ -31,8 +33,9 @@ _CHUNK = 1 << 18
 class Dataset:
     """Hold one fold ready for training; nothing in it changes afterwards, so trials may share it.
 
-    panel.x_NF is scaled. target_NH float32: what is learned; NaN outside training and validation, where the label is
-    not known or where it was purged. known_N: all features finite. counts: rows for each split and reason.
+    panel.x_NF is scaled. split_N int8: what boundaries leave to each part. target_NH float32: what is learned; NaN
+    outside training and validation, where the label is not known or where it was purged. known_N: all features finite.
+    left: why rows are not used.
     """
 
     columns: Columns
@@ -43,19 +46,20 @@ class Dataset:
     split_N: NDArray[np.int8]
     target_NH: NDArray[np.float32]
     known_N: NDArray[np.bool_]
-    counts: dict[str, int]
+    left: LeftOut
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Return how many rows each part has, and how many are left out for each reason."""
+        return self.left.counts()
 
     def windows(self, split: int, train: TrainSection) -> NDArray[np.int64]:
         """Return the rows (W,) that end a window of a split and have a target of the first label; SplitError when there
         is none. A window of the training part lies in it as a whole, one of another part may reach back before it, as
         it does in use.
         """
-        ends_W = window_ends(self.panel, self.known_N, train.window, train.max_gap_days)
-        keep_W: NDArray[np.bool_] = (self.split_N[ends_W] == split) & np.isfinite(self.target_NH[ends_W, 0])
-        if split == TRAIN:
-            inside_N = np.concatenate([[0], np.cumsum(self.split_N == TRAIN)])
-            keep_W &= inside_N[ends_W + 1] - inside_N[ends_W + 1 - train.window] == train.window
-        ends_W = ends_W[keep_W]
+        complete_N = _complete(self.panel, self.known_N, self.split_N, train)
+        ends_W = np.flatnonzero(complete_N & (self.split_N == split) & np.isfinite(self.target_NH[:, 0]))
         if ends_W.size == 0:
             name = next(k for k, v in NAMES.items() if v == split)
             raise SplitError(
@@ -90,85 +94,157 @@ def _sum_of(values: NDArray[Any]) -> int:
     return total
 
 
+class _Share(NamedTuple):
+    """What a fold takes of the rows: features and labels y_NH to learn, NaN where there are none; known_N and left as
+    in Dataset.
+    """
+
+    fold: Fold
+    features: tuple[str, ...]
+    y_NH: NDArray[np.float32]
+    known_N: NDArray[np.bool_]
+    left: LeftOut
+
+
+class Folds:
+    """All folds of a feature stage, checked when it is read, before one of them is used; rows are read once.
+
+    only : the number of the one fold that is wanted, whose dataset then takes the rows as they lie; otherwise each
+    dataset has a scaled copy. scratch : folder for matrices that memory does not hold. DataError or SplitError when
+    nothing is left to learn from in any fold.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        split: SplitSection,
+        train: TrainSection,
+        scratch: Path | None = None,
+        only: int | None = None,
+    ) -> None:
+        self.split, self.train = split, train
+        self.columns = read_columns(directory, train.targets)
+        look_back = self.columns.look_back + train.window - 1
+        self.folds = make_folds(read_stamps(directory), split, self.columns.largest_horizon, look_back)
+        self.shared = only is None and len(self.folds) > 1
+        self.panel = read_panel(directory, self.columns, scratch, copies=1 + self.shared)
+        self._since_N = self.panel.since(self.columns.look_back)
+        self._filled_KF = self._filled()
+        self._known: dict[tuple[str, ...], NDArray[np.bool_]] = {}
+        for fold in self.folds:
+            self._last = self._share(fold)
+
+    def dataset(self, number: int, emit: Emit, scratch: Path | None = None) -> Dataset:
+        """Return a fold with the scaler fitted on its training rows only; once where rows are not shared.
+
+        Columns without a finite value in training rows are dropped and named in the log.
+        """
+        share = self._last if self._last.fold.number == number else self._share(self.folds[number])
+        fold, features, y_NH, known_N, left = share
+        train, split_N = self.train, left.split_N
+        kind = choose_kind(train.target_kind, self.panel.ts_N[(split_N == TRAIN) & np.isfinite(y_NH[:, 0])])
+        targets = [transform(kind, y_N, self.panel.ts_N, split_N == TRAIN) for y_N in y_NH.T]
+        target_NH = np.stack(targets, axis=1)
+        left.without_target(target_NH[:, 0])
+        self._check(fold, left)
+        labels = [label.name for label in self.columns.labels]
+        check_targets(target_NH[split_N == TRAIN], labels, kind)
+        if train.shuffle_labels:
+            for h in range(target_NH.shape[1]):
+                shuffle(target_NH[:, h], [split_N == TRAIN, split_N == VALID], train.seed)
+        if gone := [name for name in self.columns.features if name not in features]:
+            text = f"features without any value in the training rows are dropped: {', '.join(gone)}"
+            emit("log", level="warning", text=text)
+        panel = self.panel.copy(features, scratch) if self.shared else self.panel
+        panel.keep(features)
+        scaler = Scaler.fit(panel.x_NF, split_N == TRAIN, features, train.scaler, train.clip)
+        scaler.apply(panel.x_NF)
+        emit(
+            "log",
+            level="info",
+            text=f"fold {number}: {len(panel.symbols)} symbols, {len(panel.ts_N):,} rows, {len(features)} features, "
+            f"labels {', '.join(labels)} ({kind}{', shuffled' if train.shuffle_labels else ''}); rows: {left.counts()}",
+        )
+        return Dataset(self.columns, panel, scaler, fold, kind, split_N, target_NH, known_N, left)
+
+    def _share(self, fold: Fold) -> _Share:
+        """Choose the rows of a fold; DataError or SplitError where a part has none."""
+        panel = self.panel
+        left = LeftOut.of(fold, panel.ts_N, self._since_N)
+        self._check(fold, left)
+        split_N = left.split_N
+        features = self._features(fold)
+        known_N = self._known_of(features)
+        left.judge(fold, panel, _complete(panel, known_N, split_N, self.train))
+        self._check(fold, left)
+        learned_N = ((split_N == TRAIN) | (split_N == VALID)) & ~fold.purged(panel.ts_N, panel.end_N) & panel.member_N
+        y_NH = np.where(learned_N[:, None], panel.y_NH, np.float32(np.nan))
+        _check_labels(panel, y_NH, split_N, self.columns, fold)
+        return _Share(fold, features, y_NH, known_N, left)
+
+    def _check(self, fold: Fold, left: LeftOut) -> None:
+        if part := left.empty():
+            raise SplitError(nothing_left(fold.number, part, *left.timestamps(NAMES[part]), self.split))
+
+    def _filled(self) -> NDArray[np.bool_]:
+        """Say which features have a finite value in the training rows of each fold (K, F), in one pass over them."""
+        panel, out_KF = self.panel, np.zeros((len(self.folds), len(self.panel.features)), np.bool_)
+        for a in range(0, len(panel.x_NF), _CHUNK):
+            finite_NF = np.isfinite(panel.x_NF[a : a + _CHUNK])
+            ts_N, since_N = panel.ts_N[a : a + _CHUNK], self._since_N[a : a + _CHUNK]
+            for k, fold in enumerate(self.folds):
+                out_KF[k] |= finite_NF[(fold.of(ts_N) == TRAIN) & ~fold.looking_back(ts_N, since_N)].any(axis=0)
+        return out_KF
+
+    def _features(self, fold: Fold) -> tuple[str, ...]:
+        names = self.panel.features
+        kept = tuple(name for name, filled in zip(names, self._filled_KF[fold.number]) if filled)
+        if not kept:
+            raise DataError(
+                f"expected at least one feature with a value in the training rows of fold {fold.number}, got only NaN "
+                f"in all {len(names)} ({', '.join(names)}); ingest a longer history or choose features with a shorter "
+                "warm-up"
+            )
+        return kept
+
+    def _known_of(self, features: tuple[str, ...]) -> NDArray[np.bool_]:
+        """Say for each row (N,) whether all of these features are finite; kept for the folds that have the same."""
+        if features not in self._known:
+            used = [self.panel.features.index(name) for name in features]
+            parts = (self.panel.x_NF[a : a + _CHUNK] for a in range(0, len(self.panel.x_NF), _CHUNK))
+            self._known[features] = np.concatenate([np.isfinite(part)[:, used].all(axis=1) for part in parts])
+        return self._known[features]
+
+
 def prepare(
     directory: Path, split: SplitSection, train: TrainSection, emit: Emit, number: int = 0, scratch: Path | None = None
 ) -> Dataset:
-    """Read a feature stage, take one fold of it, fit the scaler on its training rows only and make targets.
-
-    Columns without a finite value in training rows are dropped and named in the log. Infinite features count as NaN; a
-    window needs every feature of every bar. scratch : folder for a matrix that memory does not hold. DataError or
-    SplitError when nothing is left to learn from.
-    """
-    columns = read_columns(directory, train.targets)
-    panel = read_panel(directory, columns, scratch)
-    fold = make_folds(panel.ts_N, split, columns.largest_horizon, columns.look_back + train.window - 1)[number]
-    split_N = fold.of(panel.ts_N)
-    split_N[fold.looking_back(panel.ts_N, panel.since(columns.look_back))] = GAP
-    drop_empty(panel, split_N == TRAIN, emit)
-    known_N = known(panel.x_NF)
-    learned_N = (split_N == TRAIN) | (split_N == VALID)
-    purged_N = fold.purged(panel.ts_N, panel.end_N) & learned_N
-    y_NH = np.where((learned_N & ~purged_N & panel.member_N)[:, None], panel.y_NH, np.float32(np.nan))
-    _check_labels(panel, y_NH, split_N, columns)
-    scaler = Scaler.fit(panel.x_NF, split_N == TRAIN, panel.features, train.scaler, train.clip)
-    scaler.apply(panel.x_NF)
-    kind = choose_kind(train.target_kind, panel.ts_N[(split_N == TRAIN) & np.isfinite(y_NH[:, 0])])
-    target_NH = np.stack(
-        [transform(kind, y_NH[:, h], panel.ts_N, split_N == TRAIN) for h in range(y_NH.shape[1])], axis=1
-    )
-    _check_targets(target_NH[split_N == TRAIN], kind, columns)
-    if train.shuffle_labels:
-        for h in range(target_NH.shape[1]):
-            shuffle(target_NH[:, h], [split_N == TRAIN, split_N == VALID], train.seed)
-    counts = {name: int((split_N == code).sum()) for name, code in NAMES.items()}
-    counts |= {"embargo": int((split_N == GAP).sum()), "purged": int((purged_N & np.isfinite(panel.y_NH[:, 0])).sum())}
-    emit(
-        "log",
-        level="info",
-        text=f"fold {number}: {len(panel.symbols)} symbols, {len(panel.ts_N):,} rows, {len(panel.features)} features, "
-        f"labels {', '.join(label.name for label in columns.labels)} ({kind}"
-        f"{', shuffled' if train.shuffle_labels else ''}); rows by split: {counts}",
-    )
-    return Dataset(columns, panel, scaler, fold, kind, split_N, target_NH, known_N, counts)
+    """Read a feature stage, check all its folds and return one of them, see Folds."""
+    return Folds(directory, split, train, scratch, only=number).dataset(number, emit, scratch)
 
 
-def drop_empty(panel: Panel, fit_N: NDArray[np.bool_], emit: Emit) -> None:
-    """Drop features without a finite value in the rows `fit_N`, naming them in the log; DataError when none is left."""
-    keep_F = np.zeros(len(panel.features), np.bool_)
-    for a in range(0, len(panel.x_NF), _CHUNK):
-        keep_F |= np.isfinite(panel.x_NF[a : a + _CHUNK][fit_N[a : a + _CHUNK]]).any(axis=0)
-    if keep_F.all():
-        return
-    gone = [name for name, keep in zip(panel.features, keep_F) if not keep]
-    if not keep_F.any():
-        raise DataError(
-            f"expected at least one feature with a value in the training rows, got only NaN in all {len(gone)} "
-            f"({', '.join(gone)}); "
-            "ingest a longer history or choose features with a shorter warm-up"
-        )
-    emit("log", level="warning", text=f"features without any value in the training rows are dropped: {', '.join(gone)}")
-    panel.keep([name for name, keep in zip(panel.features, keep_F) if keep])
+def _complete(
+    panel: Panel, known_N: NDArray[np.bool_], split_N: NDArray[np.int8], train: TrainSection
+) -> NDArray[np.bool_]:
+    """Say which rows (N,) end a complete window, one of the training part inside it as a whole. DataError."""
+    ends_W = window_ends(panel, known_N, train.window, train.max_gap_days)
+    inside_N = np.concatenate([[0], np.cumsum(split_N == TRAIN)])
+    whole_W = inside_N[ends_W + 1] - inside_N[ends_W + 1 - train.window] == train.window
+    out_N = np.zeros(len(split_N), np.bool_)
+    out_N[ends_W[whole_W | (split_N[ends_W] != TRAIN)]] = True
+    return out_N
 
 
-def _check_targets(target_NH: NDArray[np.float32], kind: Kind, columns: Columns) -> None:
-    for h, label in enumerate(columns.labels):
-        known = target_NH[np.isfinite(target_NH[:, h]), h]
-        if known.size and known.min() == known.max():
-            raise DataError(
-                f"expected targets that differ among training rows, got {known[0]:g} in all {known.size} of "
-                f"{label.name} ({kind}); choose another label or train.target_kind (return where moments have one "
-                "symbol)"
-            )
-
-
-def _check_labels(panel: Panel, y_NH: NDArray[np.float32], split_N: NDArray[np.int8], columns: Columns) -> None:
+def _check_labels(
+    panel: Panel, y_NH: NDArray[np.float32], split_N: NDArray[np.int8], columns: Columns, fold: Fold
+) -> None:
     for name, code in (("train", TRAIN), ("valid", VALID)):
         rows = split_N == code
         for h, label in enumerate(columns.labels):
             if not np.isfinite(y_NH[rows, h]).any():
                 before = int(np.isfinite(panel.y_NH[rows, h]).sum())
                 raise DataError(
-                    f"expected known labels {label.name} in the {name} split, got {int(rows.sum())} rows of which "
-                    f"{before} have a label and none is left after purging; shorten the label's horizon, ingest a "
-                    "longer history or move the boundaries of split.*"
+                    f"expected known labels {label.name} in {name} of fold {fold.number}, got {int(rows.sum())} rows "
+                    f"of which {before} have a label and none is left after purging; shorten the label's horizon, "
+                    "ingest a longer history or move the boundaries of split.*"
                 )

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,19 +55,22 @@ class Panel:
 
     def keep(self, features: Sequence[str]) -> None:
         """Leave out all features but these, in this order."""
-        if tuple(features) == self.features:
-            return
+        if tuple(features) != self.features:
+            self.x_NF, self.features = self.copy(features, _folder(self.x_NF)).x_NF, tuple(features)
+
+    def copy(self, features: Sequence[str], scratch: Path | None) -> Panel:
+        """Return a panel of these features, in this order, in its own matrix (see `matrix`); the rest is shared."""
         used = [self.features.index(name) for name in features]
-        before, self.features = self.x_NF, tuple(features)
-        self.x_NF = matrix(len(before), len(used), _folder(before))
-        for a in range(0, len(before), _CHUNK):
-            self.x_NF[a : a + _CHUNK] = before[a : a + _CHUNK, used]
+        x_NF = matrix(len(self.x_NF), len(used), scratch)
+        for a in range(0, len(x_NF), _CHUNK):
+            np.take(self.x_NF[a : a + _CHUNK], used, axis=1, out=x_NF[a : a + _CHUNK], mode="clip")  # raise buffers
+        return replace(self, features=tuple(features), x_NF=x_NF)
 
 
 def read_stamps(directory: Path) -> NDArray[np.int64]:
     """Return the distinct ends of bars of a feature stage, sorted, microseconds UTC."""
     paths = sorted((Path(directory) / "blocks").glob("*.parquet"))
-    found = [np.unique(_numbers(pq.read_table(path, columns=["ts"])["ts"], 0)) for path in paths]
+    found = [np.unique(_numbers(_read(path, {"ts": TIME})["ts"], 0)) for path in paths]
     return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
 
 
@@ -80,12 +83,12 @@ class _Segment:
     first: int
 
 
-def matrix(rows: int, width: int, folder: Path | None) -> NDArray[np.float32]:
-    """Return a matrix of float32 to be filled, as a file in `folder` (None = in memory) where it takes more than half
-    of the free memory. The file has no name any more: it is gone with the matrix, however the process ends. DataError
-    when the disk has no room.
+def matrix(rows: int, width: int, folder: Path | None, copies: int = 1) -> NDArray[np.float32]:
+    """Return a matrix of float32 to be filled, as a file in `folder` (None = in memory) where so many of them take more
+    than half of the free memory. The file has no name any more: it is gone with the matrix, however the process ends.
+    DataError when the disk has no room.
     """
-    if folder is None or rows * width * 4 < _ROOM * psutil.virtual_memory().available:
+    if folder is None or rows * width * 4 * copies < _ROOM * psutil.virtual_memory().available:
         return np.empty((rows, width), np.float32)
     size = rows * width * 4
     with tempfile.NamedTemporaryFile(prefix=".matrix-", dir=folder) as file:
@@ -103,10 +106,10 @@ def _folder(values: NDArray[np.float32]) -> Path | None:
     return Path(str(values.filename)).parent if isinstance(values, np.memmap) else None
 
 
-def read_panel(directory: Path, columns: Columns, scratch: Path | None = None) -> Panel:
+def read_panel(directory: Path, columns: Columns, scratch: Path | None = None, copies: int = 1) -> Panel:
     """Read all blocks of a feature stage into one matrix; DataError when a block is missing, malformed or unsorted.
 
-    scratch : folder for a matrix that memory does not hold, see `matrix`.
+    scratch : folder for a matrix that memory does not hold; copies : matrices of its size at once, see `matrix`.
     """
     paths = sorted((Path(directory) / "blocks").glob("*.parquet"))
     segments = sorted((s for path in paths for s in _segments(path)), key=lambda s: (s.symbol, s.first))
@@ -123,7 +126,7 @@ def read_panel(directory: Path, columns: Columns, scratch: Path | None = None) -
         features=columns.features,
         symbol_N=np.repeat(np.array([number[s.symbol] for s in segments], np.int32), lengths),
         ts_N=np.empty(rows, np.int64),
-        x_NF=matrix(rows, len(columns.features), scratch),
+        x_NF=matrix(rows, len(columns.features), scratch, copies),
         y_NH=np.empty((rows, len(columns.labels)), np.float32),
         end_N=np.empty(rows, np.int64),
         member_N=np.empty(rows, np.bool_),
@@ -144,11 +147,8 @@ def read_panel(directory: Path, columns: Columns, scratch: Path | None = None) -
 
 
 def _segments(path: Path) -> list[_Segment]:
-    names = pq.read_schema(path).names
-    if "symbol" not in names:
-        raise DataError(f"expected a column 'symbol' in {path}, got {', '.join(names)}")
-    table = pq.read_table(path, columns=["symbol", "ts"])
-    symbols, ts = table.column(0).combine_chunks(), table.column(1).cast(pa.int64()).to_numpy()
+    table = _read(path, {"symbol": TEXT, "ts": TIME})
+    symbols, ts = table["symbol"].combine_chunks(), _numbers(table["ts"], 0)
     if len(symbols) == 0:
         return []
     encoded = symbols if pa.types.is_dictionary(symbols.type) else pc.dictionary_encode(symbols)
@@ -194,22 +194,50 @@ def _fill(panel: Panel, path: Path, columns: Columns, places: list[tuple[_Segmen
 def _beside(path: Path, columns: Columns) -> dict[str, pa.ChunkedArray]:
     """Return the columns of a block by name, from all folders that hold some."""
     out: dict[str, pa.ChunkedArray] = {}
+    kinds = {"ts": TIME, "member": TRUTH, **{label.end: TIME for label in columns.labels}}
     rows = -1
     for folder in sorted(set(columns.folders.values())):
         file, wanted = path.parent.parent / folder / path.name, [n for n, at in columns.folders.items() if at == folder]
         if not file.exists():
             raise DataError(f"expected {file} beside {path}, got no such file; make the features again")
-        missing = [name for name in wanted if name not in pq.read_schema(file).names]
-        if missing:
-            raise DataError(
-                f"expected columns {', '.join(missing)} in {file}, which columns.json names; make the features again"
-            )
-        table = pq.read_table(file, columns=wanted)
+        table = _read(file, {name: kinds.get(name, NUMBER) for name in wanted})
         if rows not in (-1, table.num_rows):
             raise DataError(f"expected {rows} rows in {file}, got {table.num_rows}; make the features again")
         rows = table.num_rows
         out |= {name: table.column(name) for name in wanted}
     return out
+
+
+def _read(file: Path, wanted: Mapping[str, str]) -> pa.Table:
+    """Read columns of a block, each of the kind that is named; DataError where one is missing or of another type."""
+    try:
+        found = pq.read_schema(file)
+        missing = [name for name in wanted if name not in found.names]
+        if missing:
+            raise DataError(
+                f"expected columns {', '.join(missing)} in {file}, got {', '.join(found.names)}; make the features "
+                "again"
+            )
+        for name, kind in wanted.items():
+            if not _KINDS[kind](found.field(name).type):
+                raise DataError(
+                    f"expected {kind} in column '{name}' of {file}, got {found.field(name).type}; make the features "
+                    "again"
+                )
+        return pq.read_table(file, columns=list(wanted))
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"expected a Parquet file at {file}, got: {error}; make the features again") from error
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(plain) or pa.types.is_large_string(plain))
+
+
+TEXT, TIME, NUMBER, TRUTH = "text", "a timestamp", "floating-point numbers", "true or false"
+_KINDS: dict[str, Callable[[pa.DataType], bool]] = {
+    TEXT: _is_text, TIME: pa.types.is_timestamp, NUMBER: pa.types.is_floating, TRUTH: pa.types.is_boolean,
+}  # fmt: skip
 
 
 def _numbers(column: pa.ChunkedArray, null: float | bool) -> NDArray[Any]:

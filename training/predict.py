@@ -5,11 +5,13 @@ Shapes: N rows, W windows, H heads, S sections.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from storage.emit import Emit
@@ -25,6 +27,7 @@ from .judge import scores
 from .metrics import make_sections
 from .panel import Panel, read_panel
 from .precision import check_scoring
+from .promoted import BASELINE
 from .quantise import gate, quantised
 from .score import Learned
 from .section import PredictSection
@@ -39,23 +42,26 @@ def predict_all(
 
     Rows are all windows that end in a fold's test, and those from the beginning of the first fold's validation to its
     test, with a known label or not. The gap before the test counts as validation in the rows, so that scores have no
-    hole, but neither it nor labels that end in the test count in its metrics. The score of a model is the mean over its
-    seeds; the first label's is score_<model>, another one's score_<model>_<label>. DataError when the features are not
-    those of the models, PredictError when another precision than float32 costs too much.
+    hole, but neither it nor labels that end in the test count in its metrics. The score of a model is the mean over
+    its seeds; the first label's is score_<model>, another one's score_<model>_<label>. Models stand in the order of
+    train.models, the baseline last. DataError when the features are not those of the models, PredictError when
+    another precision than float32 costs too much.
 
     `trained` : a train stage, or a model of the registry, which is laid out alike.
     """
     check_scoring(section, device)
     folds = [Fold.from_json(value) for value in read_json(trained / "folds.json")]
+    of_folds = [Learned.read(trained / f"fold-{fold.number}") for fold in folds]
+    models = _in_order(of_folds[0].files, trained)
+    rows = _rows(features, of_folds, out)
     parts: list[pa.Table] = []
     gates: list[dict[str, Any]] = []
     with torch_threads(section.threads):
-        for done, fold in enumerate(folds, 1):
-            learned = Learned.read(trained / f"fold-{fold.number}")
-            panel = _panel(features, learned, out)
-            part, told = _scored(panel, fold, learned, section, device, validated=done == 1)
+        for done, (fold, learned) in enumerate(zip(folds, of_folds), 1):
+            panel = _panel(rows, learned, out, shared=len(folds) > 1)
+            part, told = _scored(panel, fold, learned, models, section, device, validated=done == 1)
             parts.append(part)
-            del panel  # before the next one is read
+            del panel  # before the next one is made
             for one in told:
                 ranks = f"{one[section.precision]:.4f}, in float32 {one['float32']:.4f}"
                 text = f"fold {fold.number}: validation rank IC of {one['model']} in {section.precision} {ranks}"
@@ -67,7 +73,6 @@ def predict_all(
                 emit("log", level="info", text=f"exported {out / name}.pt2; scores differ by {far:.1g} at most")
     whole = pa.concat_tables(parts).sort_by([("symbol", "ascending"), ("ts", "ascending")])
     table, judged_W = whole.drop_columns("judged"), whole["judged"].to_numpy()
-    models = list(learned.files)
     found = evaluate(table, judged_W, models, int(learned.columns["horizon"]), section.min_names)
     if gates:
         found.metrics["precision"] = {"is": section.precision, "max_ic_loss": section.max_ic_loss, "gates": gates}
@@ -88,18 +93,37 @@ def _written(out: Path, table: pa.Table, found: Evaluated) -> dict[str, Any]:
     return {"content": digest_of([*(content_digest(rows, keys) for rows, keys in tables), found.metrics])}
 
 
-def _panel(features: Path, learned: Learned, scratch: Path) -> Panel:
-    """Return the panel with the features of a fold's models, scaled."""
-    columns = read_columns(features, learned.columns["targets"])
-    check_columns(learned.columns["offered"], columns.features, Path(features) / "columns.json")
-    panel = read_panel(features, columns, scratch)
+def _in_order(names: Iterable[str], trained: Path) -> list[str]:
+    """Return models in the order in which they were fitted, the baseline last."""
+    fitted = pq.read_table(trained / "history.parquet", columns=["model"])["model"].unique().to_pylist()
+    return sorted(names, key=lambda name: (name == BASELINE, fitted.index(name) if name in fitted else len(fitted)))
+
+
+def _rows(features: Path, of_folds: Sequence[Learned], scratch: Path) -> Panel:
+    """Read the rows that the models of all folds score; DataError where their features or labels are others."""
+    columns = read_columns(features, of_folds[0].columns["targets"])
+    for learned in of_folds:
+        check_columns(learned.columns["offered"], columns.features, Path(features) / "columns.json")
+    return read_panel(features, columns, scratch, copies=min(len(of_folds), 2))
+
+
+def _panel(rows: Panel, learned: Learned, scratch: Path, *, shared: bool) -> Panel:
+    """Return the rows with the features of a fold's models, scaled: a copy where other folds need them as well."""
+    panel = rows.copy(learned.scaler.features, scratch) if shared else rows
     panel.keep(learned.scaler.features)
     learned.scaler.apply(panel.x_NF)
     return panel
 
 
 def _scored(
-    panel: Panel, fold: Fold, learned: Learned, section: PredictSection, device: str, *, validated: bool
+    panel: Panel,
+    fold: Fold,
+    learned: Learned,
+    models: Sequence[str],
+    section: PredictSection,
+    device: str,
+    *,
+    validated: bool,
 ) -> tuple[pa.Table, list[dict[str, Any]]]:
     """Return the rows of a fold's test, and where asked of its validation, with the scores of all models; and what the
     gate says of each network in another precision than float32.
@@ -114,7 +138,7 @@ def _scored(
     rows_W = np.empty(0, np.int64)
     columns: dict[str, NDArray[np.float32]] = {}
     gates = []
-    for name in learned.files:
+    for name in models:
         model = learned.ensemble(name)
         ends_W = window_ends(panel, known_N, model.window, model.max_gap_days)
         rows_W = ends_W[wanted_N[ends_W]]

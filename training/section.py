@@ -6,6 +6,8 @@ everything, or `--help`, need only the settings.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import lcm
 from typing import Any, Literal, Self
 
 from pydantic import ValidationError, field_validator, model_validator
@@ -173,6 +175,12 @@ class Range(Section):
                 raise ValueError("log needs low > 0 and no step")
         return self
 
+    def whole(self) -> Sequence[Any]:
+        """Return the values of a whole number."""
+        if self.low is None or self.high is None:
+            return self.choices
+        return range(int(self.low), int(self.high) + 1, int(self.step or 1))
+
     def fit(self, name: str) -> None:
         """Refuse values that train.`name` cannot take; ValueError says which."""
         if name not in TrainSection.model_fields or name in FIXED:
@@ -193,6 +201,10 @@ class Range(Section):
             except ValidationError as error:
                 detail = error.errors()[0]["msg"]
                 raise ValueError(f"expected {name} within the bounds of train.{name}, got {end}: {detail}") from None
+
+
+class SpaceError(ValueError):
+    """A search space with values that no trial can take."""
 
 
 _SPACE: dict[str, Any] = {
@@ -235,6 +247,25 @@ class SearchSection(Section):
         for name, values in value.items():
             values.fit(name)
         return value
+
+    def check_widths(self, train: TrainSection) -> None:
+        """Refuse a space with a width that the heads of a transformer do not divide, beside the settings that are not
+        searched; SpaceError names those that can be.
+        """
+        names = ("hidden_size", "heads")
+        sizes, heads = (self.space[n].whole() if n in self.space else (getattr(train, n),) for n in names)
+        wrong = [size for size in sizes if any(size % count for count in heads)]
+        if self.model == "transformer" and wrong:
+            possible = [str(size) for size in sizes if size not in wrong]
+            raise SpaceError(
+                "expected each hidden_size to be a multiple of each of the heads of a transformer in search.space (or "
+                f"train.*, where it is not searched), got {_few(wrong)} with {_few(heads)} heads; possible are "
+                f"{_few(possible)}{' of them, ' if possible else ''}multiples of {lcm(*heads)}: give these as choices"
+            )
+
+
+def _few(values: Sequence[Any]) -> str:
+    return ", ".join(map(str, values[:8])) + ("…" if len(values) > 8 else "")
 
 
 def is_whole(name: str) -> bool:

@@ -25,9 +25,23 @@ from pydantic import model_validator
 
 from storage.section import Section, setting
 
+from .remedies import nothing_left
+
 TRAIN, VALID, TEST, GAP = 0, 1, 2, -1
 NAMES = {"train": TRAIN, "valid": VALID, "test": TEST}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+_KINDS = {  # of settings that some kinds do without
+    "folds": ("walk_forward", "kfold"),
+    **dict.fromkeys(("refit_every", "train_window"), ("walk_forward",)),
+    **dict.fromkeys(("train_fraction", "valid_fraction", "valid_start", "test_start"), ("holdout", "walk_forward")),
+}
+_INSTEAD = {  # what takes the place of a setting
+    "folds": "refit_every",
+    "train_fraction": "valid_start",
+    "valid_fraction": "test_start",
+}
 
 
 class SplitError(Exception):
@@ -73,14 +87,21 @@ class SplitSection(Section):
             raise ValueError("give both valid_start and test_start, or neither")
         if self.valid_start and self.test_start and self.valid_start >= self.test_start:
             raise ValueError(f"valid_start ({self.valid_start}) must lie before test_start ({self.test_start})")
-        if self.kind != "walk_forward" and (self.refit_every or self.train_window):
-            raise ValueError(
-                f"split.refit_every and split.train_window are of walk_forward; leave them at 0 for {self.kind}"
-            )
         if self.kind == "kfold" and self.folds < 3:
             raise ValueError(f"expected split.folds of at least 3 for kfold (train, valid, test), got {self.folds}")
-        if self.kind == "kfold" and self.valid_start:
-            raise ValueError("kfold cuts all of history into split.folds parts; leave valid_start and test_start unset")
+        return self
+
+    @model_validator(mode="after")
+    def _with_an_effect(self) -> Self:
+        """Refuse what was given and changes nothing."""
+        for name, kinds in _KINDS.items():
+            value, default, instead = getattr(self, name), type(self).model_fields[name].default, _INSTEAD.get(name)
+            beside = f" without split.{instead}" if instead and getattr(self, instead) else ""
+            if value != default and (beside or self.kind not in kinds):
+                raise ValueError(
+                    f"expected split.{name} for {' or '.join(kinds)} alone{beside}, got {value} for {self.kind}, where "
+                    f"it has no effect; leave it {'unset' if default is None else f'at {default}'}"
+                )
         return self
 
 
@@ -166,26 +187,36 @@ def make_folds(
     else:
         plans = _forward(stamps, section, embargo)
     stops = np.append(stamps, stamps[-1] + 1 if len(stamps) else 0)
+    detail = f"{len(stamps)} timestamps"
+    if len(stamps):
+        detail += f" from {_text(stamps[0])} to {_text(stamps[-1])}"
     folds = []
     for number, plan in enumerate(plans):
-        sizes = {name: sum(b - a for part, a, b in plan if part == code and b > a) for name, code in NAMES.items()}
-        empty = [name for name, size in sizes.items() if size < 1]
-        if empty:
-            span = f"from {_text(stamps[0])} to {_text(stamps[-1])}" if len(stamps) else "none"
-            raise SplitError(
-                f"expected timestamps in every split, got none for {', '.join(empty)} of fold {number}: {len(stamps)} "
-                f"timestamps ({span}), embargo {embargo}, look-back {look_back}; ingest a longer history, take fewer "
-                "split.folds or move the boundaries of split.*"
-            )
-        spans = tuple(Span(part, int(stops[a]), int(stops[b])) for part, a, b in plan if b > a)
+        for name, code in NAMES.items():
+            mine = [piece for piece in plan if piece.part == code]
+            if not any(piece.first < piece.last for piece in mine):
+                planned = sum(piece.stop - piece.begin for piece in mine)
+                sides = sum((piece.begin < piece.first) + (piece.last < piece.stop) for piece in mine)
+                took = {"embargo": min(embargo * sides, planned), "look_back": max(planned - embargo * sides, 0)}
+                more = f"{detail}, embargo {embargo}, look-back {look_back}"
+                raise SplitError(nothing_left(number, name, planned, took, section, more))
+        used = [piece for piece in plan if piece.first < piece.last]
+        spans = tuple(Span(piece.part, int(stops[piece.first]), int(stops[piece.last])) for piece in used)
         folds.append(Fold(number, spans, embargo))
     return tuple(folds)
 
 
-Plan = list[tuple[int, int, int]]  # part, first and last + 1 timestamp, in the order of time
+class Piece(NamedTuple):
+    """Plan a span by the numbers of timestamps: those from begin to stop - 1, of which first to last - 1 are used."""
+
+    part: int
+    begin: int
+    stop: int
+    first: int
+    last: int
 
 
-def _forward(stamps: NDArray[np.int64], section: SplitSection, embargo: int) -> list[Plan]:
+def _forward(stamps: NDArray[np.int64], section: SplitSection, embargo: int) -> list[list[Piece]]:
     n = len(stamps)
     if section.valid_start and section.test_start:
         valid, test = (
@@ -201,26 +232,30 @@ def _forward(stamps: NDArray[np.int64], section: SplitSection, embargo: int) -> 
     for start, stop in zip(starts, [*starts[1:], n]):
         begin = start - (test - valid)
         first = max(0, begin - embargo - section.train_window) if section.train_window else 0
-        plans.append([(TRAIN, first, begin - embargo), (VALID, begin, start - embargo), (TEST, start, stop)])
+        plans.append(
+            [
+                Piece(TRAIN, first, begin, first, begin - embargo),
+                Piece(VALID, begin, start, begin, start - embargo),
+                Piece(TEST, start, stop, start, stop),
+            ]
+        )
     return plans
 
 
-def _kfold(n: int, folds: int, embargo: int, look_back: int) -> list[Plan]:
+def _kfold(n: int, folds: int, embargo: int, look_back: int) -> list[list[Piece]]:
     """Take each part as the test and the one before it, in a circle, for validation."""
     edges = [n * i // folds for i in range(folds + 1)]
     plans = []
     for test in range(folds):
         parts = [TRAIN] * folds
         parts[test], parts[test - 1] = TEST, VALID
-        plan: Plan = []
+        plan = []
         for part, group in groupby(range(folds), parts.__getitem__):
             run = list(group)
             begin, stop = edges[run[0]], edges[run[-1] + 1]
-            if part == TRAIN and run[0] > 0:  # what was seen before must be out of sight
-                begin += max(embargo, look_back)
-            if part != TEST and stop < n:
-                stop -= embargo
-            plan.append((part, begin, stop))
+            first = begin + max(embargo, look_back) if part == TRAIN and run[0] > 0 else begin  # out of sight
+            last = stop - embargo if part != TEST and stop < n else stop
+            plan.append(Piece(part, begin, stop, first, last))
         plans.append(plan)
     return plans
 

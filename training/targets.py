@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .columns import DataError
 from .metrics import average_ranks
 
 Kind = Literal["rank", "excess", "return", "label"]
@@ -51,6 +53,17 @@ def transform(
     deviation = float(y[fit].std())
     out_N[rows] = np.clip(y / deviation, -_CLIP, _CLIP) if deviation > 0 else y
     return out_N
+
+
+def check_targets(target_NH: NDArray[np.float32], names: Sequence[str], kind: Kind) -> None:
+    """Refuse targets (N, H) of training rows that are all the same; DataError names the label."""
+    for h, name in enumerate(names):
+        known = target_NH[np.isfinite(target_NH[:, h]), h]
+        if known.size and known.min() == known.max():
+            raise DataError(
+                f"expected targets that differ among training rows, got {known[0]:g} in all {known.size} of {name} "
+                f"({kind}); choose another label or train.target_kind (return where moments have one symbol)"
+            )
 
 
 def shuffle(target_N: NDArray[np.float32], parts: list[NDArray[np.bool_]], seed: int) -> None:

@@ -12,14 +12,12 @@ from storage.section import digest_of
 from storage.store import write_json, write_parquet
 
 from . import steps
-from .columns import read_columns
-from .dataset import prepare
+from .dataset import Folds
 from .fit import fit_model
 from .model.trees import check_installed
-from .panel import read_stamps
 from .parallel import Ranks
 from .section import BASELINES, ModelName, TrainSection
-from .splits import SplitSection, make_folds
+from .splits import SplitSection
 
 FIGURES = ("train_loss", "valid_loss", "valid_rank_ic", "learning_rate", "seconds", "samples_per_s", *steps.FIGURES)
 
@@ -47,9 +45,8 @@ def train_all(
     """
     if "trees" in train.models:
         check_installed()
-    columns = read_columns(features, train.targets)
-    look_back = columns.look_back + train.window - 1
-    folds = make_folds(read_stamps(features), split, columns.largest_horizon, look_back)
+    out.mkdir(parents=True, exist_ok=True)
+    folds = Folds(features, split, train, out)
     fits: dict[str, list[dict[str, Any]]] = {}
     rows: list[dict[str, Any]] = []
     told: list[dict[str, Any]] = []
@@ -58,10 +55,10 @@ def train_all(
     if split.kind == "kfold" and first:
         text = "kfold trains on both sides of each test: it tells how sure scores are, not what could have been earned"
         emit("log", level="warning", text=text)
-    for fold in folds:
+    for fold in folds.folds:
         place = out / f"fold-{fold.number}"
         place.mkdir(parents=True, exist_ok=True)
-        data = prepare(features, split, train, emit, fold.number, place)
+        data = folds.dataset(fold.number, emit, place)
         for name, seed in members(train):
             if name in BASELINES and not first:
                 continue
@@ -75,7 +72,7 @@ def train_all(
             write_json(place / "columns.json", data.columns_json())
             told.append({**fold.to_json(), "rows": data.counts})
             contents += [data.scaler.to_json(), data.columns_json()]
-        del data  # before the next one is read
+        del data  # before the next one is made
     if not first:
         return {}
     metrics = {name: _together(found) for name, found in fits.items()}
@@ -84,7 +81,7 @@ def train_all(
     write_parquet(out / "history.parquet", _history(rows))
     trained = sum(fold["rows"]["train"] for fold in told)
     content = digest_of([contents, told, metrics])
-    return {"content": content, "rows": trained, "folds": len(folds), "models": list(metrics), "metrics": metrics}
+    return {"content": content, "rows": trained, "folds": len(told), "models": list(metrics), "metrics": metrics}
 
 
 def _naming(emit: Emit, **names: object) -> Emit:

@@ -13,8 +13,8 @@ cannot judge (nothing known in the range, a history that is too short, a backend
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -29,9 +29,14 @@ from .result import Audit, Finding, Outcome
 
 __all__ = [
     "CHECKS", "Audit", "AuditError", "Backend", "Finding", "Outcome", "Promises", "Values", "Warmup", "audit", "chosen",
+    "held",
 ]  # fmt: skip
 
-CHECKS: dict[str, Callable[[Case, Outcome, np.random.Generator, int], list[Act]]] = {
+Subject = TypeVar("Subject")
+Check = Callable[[Subject, Outcome, np.random.Generator, int], list[Act]]
+"""Plans the trials of a subject; each adds what it shows to the outcome."""
+
+CHECKS: dict[str, Check[Case]] = {
     "C1": truncation,
     "C2": poison,
     "C3": warmup,
@@ -42,15 +47,15 @@ CHECKS: dict[str, Callable[[Case, Outcome, np.random.Generator, int], list[Act]]
 NO_PROMISES = Promises()
 
 
-def chosen(checks: Sequence[str], tries: int) -> list[str]:
+def chosen(checks: Sequence[str], tries: int, known: Sequence[str] = tuple(CHECKS)) -> list[str]:
     """Return the checks that are asked for in their order; AuditError for others and for nothing to do."""
-    unknown = [name for name in checks if name not in CHECKS]
+    unknown = [name for name in checks if name not in known]
     if unknown or not checks or tries < 1:
         raise AuditError(
-            f"expected checks among {', '.join(CHECKS)} and at least one try, got {', '.join(checks) or 'none'} and "
+            f"expected checks among {', '.join(known)} and at least one try, got {', '.join(checks) or 'none'} and "
             f"{tries}"
         )
-    return [name for name in CHECKS if name in checks]
+    return [name for name in known if name in checks]
 
 
 def audit(
@@ -71,16 +76,24 @@ def audit(
     """
     names = chosen(checks, tries)
     case = Case(values, bars, promises)
-    outcomes = {name: Outcome(name, reasons=dict(case.blank)) for name in names}
+    outcomes = [Outcome(name, reasons=dict(case.blank)) for name in names]
+    return Audit(held(case, CHECKS, outcomes, tries=tries, seed=seed, emit=emit), case.digest())
+
+
+def held(
+    subject: Subject, checks: Mapping[str, Check[Subject]], outcomes: Sequence[Outcome], *, tries: int, seed: int,
+    emit: Emit,
+) -> tuple[Outcome, ...]:  # fmt: skip
+    """Hold a subject to the checks of these outcomes and return them filled."""
     # A check draws the same numbers whichever others are asked for.
     planned = [
         (outcome, act)
-        for name, outcome in outcomes.items()
-        for act in CHECKS[name](case, outcome, np.random.default_rng([seed, int(name[1:])]), tries)
+        for outcome in outcomes
+        for act in checks[outcome.check](subject, outcome, np.random.default_rng([seed, int(outcome.check[1:])]), tries)
     ]
     for done, (outcome, act) in enumerate(planned):
         emit("progress", done=done, total=len(planned), unit="trials", check=outcome.check)
         outcome.trials += 1
         act()
     emit("progress", done=len(planned), total=len(planned), unit="trials")
-    return Audit(tuple(outcomes.values()), case.digest())
+    return tuple(outcomes)

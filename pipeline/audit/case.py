@@ -143,12 +143,7 @@ class Case:
 
     def drawn(self, rng: np.random.Generator, tries: int) -> list[int]:
         """Draw moments that have something known up to them and rows after them, one from each part of the range."""
-        inner = self.moments[:-1]
-        if not inner.size:
-            return []
-        edges = np.linspace(0, inner.size, tries + 1)
-        places = {int(rng.integers(int(a), max(int(b), int(a) + 1))) for a, b in pairwise(edges)}
-        return [int(inner[min(i, inner.size - 1)]) for i in sorted(places)]
+        return spread(self.moments[:-1], rng, tries)
 
     def made(self, outcome: Outcome, bars: Any, values: Values) -> Any | None:
         """Return the frame that a function makes of altered bars; None where it refuses them, which is noted."""
@@ -226,6 +221,15 @@ class Case:
                 f"expected bars sorted by (symbol, ts) and each once, got {self.symbol(row)} at {self.at(row)} after "
                 f"{self.symbol(row - 1)} at {self.at(row - 1)} in row {row}; sort them"
             )
+
+
+def spread(moments: Longs, rng: np.random.Generator, tries: int) -> list[int]:
+    """Draw one from each of `tries` parts of sorted moments, each once."""
+    if not moments.size:
+        return []
+    edges = np.linspace(0, moments.size, tries + 1)
+    places = {int(rng.integers(int(a), max(int(b), int(a) + 1))) for a, b in pairwise(edges)}
+    return [int(moments[min(i, moments.size - 1)]) for i in sorted(places)]
 
 
 def different(a: Floats, b: Floats, allowed: Floats | float) -> Bools:

@@ -1,5 +1,5 @@
-"""`audit.py features | split`: the first are checks over the columns of a feature set on bars of the user's lake, and a
-certificate.
+"""`audit.py features | scores | split`: the first are checks over the columns of a feature set on bars of the user's
+lake, and a certificate.
 """
 
 from __future__ import annotations
@@ -35,14 +35,16 @@ from ..verbs import CANNOT_TELL, CLEAN, UNCLEAN
 from . import CHECKS, Audit, AuditError, audit, chosen
 from .bars import with_basis
 from .columns import Features, Known
+from .options import options, parsed
 from .promises import promises_of
+from .scores import scores
 from .split import split
 
 ABOUT = (
     "Check the columns of a feature set and who belongs to the universe on the bars of the last ingest, all symbols at "
     "once: do they see the future, do they say the same however they are run? Leaves certificate.json in the run's "
-    "folder and beside the data, where the report of a run with these features finds it. `split --help`: the other "
-    "audit, of what training, validation and test share.\n"
+    "folder and beside the data, where the report of a run with these features finds it. `scores --help` and "
+    "`split --help`: the other audits, of trained models and of what training, validation and test share.\n"
     "Exit status: 0 clean, 1 found something, 3 cannot judge, 2 bad input.\n\n"
     "  --set NAME --interval 1d     short for --features.set, --features.interval\n"
     "  --start DAY --end DAY        days of bars, both included (all of them)\n"
@@ -65,23 +67,11 @@ def main(arguments: list[str] | None = None) -> int:
     def act(prog: str) -> int:
         if what == "split":
             return split(words, prog)
-        if what != "features" and not {"-h", "--help"} & {*words}:
-            raise AuditError(f"expected features or split, got {what or 'nothing'!r}; --help lists the options")
-        own = argparse.ArgumentParser(prog=prog, add_help=False, allow_abbrev=False, exit_on_error=False)
-        own.add_argument("--start", type=_day)
-        own.add_argument("--end", type=_day)
-        own.add_argument("--symbols", type=_list, default=[])
-        own.add_argument("--checks", type=_list, default=list(CHECKS))
-        own.add_argument("--tries", type=int, default=20)
-        own.add_argument("--seed", type=int, default=0)
-        try:
-            mine, rest = own.parse_known_args(words)
-        except argparse.ArgumentError as error:
-            raise AuditError(f"{error}; --help lists the options") from error
-        config, _ = configuration.load(rest, f"{prog} features", ABOUT)
+        if what not in ("features", "scores") and not {"-h", "--help"} & {*words}:
+            raise AuditError(f"expected features, scores or split, got {what or 'nothing'!r}; --help lists the options")
         try:
             with Interrupts():
-                return _features(config, mine)
+                return scores(words, prog) if what == "scores" else _features(words, prog)
         except Interrupted as error:
             sys.stderr.write(f"{prog}: ended before the last trial; no certificate was written\n")
             return error.code
@@ -89,7 +79,12 @@ def main(arguments: list[str] | None = None) -> int:
     return cli.guarded(act)
 
 
-def _features(config: configuration.Config, mine: argparse.Namespace) -> int:
+def _features(words: list[str], prog: str) -> int:
+    own = options(prog, CHECKS)
+    own.add_argument("--start", type=_day)
+    own.add_argument("--end", type=_day)
+    mine, rest = parsed(own, words)
+    config, _ = configuration.load(rest, f"{prog} features", ABOUT)
     mine.checks = chosen(mine.checks, mine.tries)
     receipt = last_receipt(config)
     columns = config.features.columns(close_only=receipt.close_only)
@@ -107,12 +102,7 @@ def _features(config: configuration.Config, mine: argparse.Namespace) -> int:
         write_json(folder / FILE, found)
         name = certificates.key(found["features"], found["universe"], receipt, found["code"]["features"])
         certificates.write(Path(config.run.data).absolute(), name, found)
-        for outcome in done.outcomes:
-            level = {"clean": "info", "found": "error"}.get(outcome.verdict, "warning")
-            log.emit("log", level=level, text=str(outcome), check=outcome.check, verdict=outcome.verdict)
-            for finding in outcome.found.values():
-                log.emit("log", level="error", text=str(finding), finding=finding.summary())
-        log.emit("log", level="info", text=f"{done.verdict}: {folder / FILE}", verdict=done.verdict)
+        done.tell(log.emit, folder / FILE)
     return {"clean": CLEAN, "found": UNCLEAN}.get(done.verdict, CANNOT_TELL)
 
 
@@ -223,7 +213,3 @@ def _day(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected a day such as 2024-03-15, got '{text}'") from None
-
-
-def _list(text: str) -> list[str]:
-    return [word for word in text.replace(" ", "").split(",") if word]

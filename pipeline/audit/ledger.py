@@ -28,7 +28,7 @@ Rows = NDArray[np.int64]
 @dataclass(frozen=True)
 class Part:
     """What a part holds: its first and last timestamps, on both sides of the test of kfold, their rows, the windows
-    that are used, and rows whose label was purged.
+    that are used, and how many rows, in it and in the gaps that belong to it, are left out for which reason.
     """
 
     part: str
@@ -37,7 +37,12 @@ class Part:
     rows: int
     symbols: int
     windows: int
-    purged: int
+    left_out: dict[str, int]
+
+    @property
+    def reasons(self) -> str:
+        told = [f"{name.replace('_', '-')} {count:,}" for name, count in self.left_out.items() if count]
+        return f"{', '.join(told) or 'no'} rows"
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ class Ledger:
         out = [f"fold {self.fold}: embargo {self.embargo} timestamps, scaler fitted on {self.scaler_rows:,} rows"]
         out += [
             f"  {p.part:<5}  {' and '.join(' to '.join(span) for span in p.spans)}: {p.timestamps:,} timestamps, "
-            f"{p.rows:,} rows of {p.symbols:,} symbols, {p.windows:,} windows used, {p.purged:,} rows purged"
+            f"{p.rows:,} rows of {p.symbols:,} symbols, {p.windows:,} windows used; left out: {p.reasons}"
             for p in self.parts
         ]
         out += [
@@ -127,8 +132,8 @@ def ledger(data: Dataset, windows: Mapping[int, Rows], scaled_N: NDArray[np.bool
     days = {name: np.unique(ts_N[part_N == code]) for name, code in NAMES.items()}
     for name, code in NAMES.items():
         ends_W, rows = windows[code], np.flatnonzero(part_N == code)
-        symbols, purged = len(np.unique(panel.symbol_N[rows])), int(_purged(data, code)[rows].sum())
-        out.parts.append(Part(name, _spans(data, code), len(days[name]), len(rows), symbols, len(ends_W), purged))
+        sizes = len(days[name]), len(rows), len(np.unique(panel.symbol_N[rows])), len(ends_W)
+        out.parts.append(Part(name, _spans(data, code), *sizes, data.left.rows(code)))
         early = ends_W[panel.end_N[ends_W] <= ts_N[ends_W]]
         found(f"a label of {name} is known before its bar has ended", early, ts_N[early] - panel.end_N[early])
         for other, theirs_T in days.items():
@@ -163,14 +168,6 @@ def _spans(data: Dataset, code: int) -> tuple[tuple[str, str], ...]:
     ts_N = data.panel.ts_N
     mine = [ts_N[(ts_N >= span.start) & (ts_N < span.stop)] for span in data.fold.spans if span.part == code]
     return tuple((text(ts.min()), text(ts.max())) for ts in mine)
-
-
-def _purged(data: Dataset, code: int) -> NDArray[np.bool_]:
-    """Say which rows (N,) have a label that a part does not use."""
-    known_N = np.isfinite(data.panel.y_NH[:, 0])
-    if code in (NAMES["train"], NAMES["valid"]):
-        return known_N & np.isnan(data.target_NH[:, 0])
-    return known_N & data.fold.purged(data.panel.ts_N, data.panel.end_N)
 
 
 def _reads(symbol_N: NDArray[np.int32], theirs_N: NDArray[np.bool_], ends_W: Rows, bars: int) -> NDArray[np.bool_]:

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from storage.emit import Emit
+
 Verdict = Literal["clean", "found", "cannot judge"]
 
 
@@ -106,6 +108,15 @@ class Audit:
     @property
     def findings(self) -> list[Finding]:
         return [finding for outcome in self.outcomes for finding in outcome.found.values()]
+
+    def tell(self, emit: Emit, where: object) -> None:
+        """Log each outcome, what it found, and the verdict with where the certificate lies."""
+        for outcome in self.outcomes:
+            level = {"clean": "info", "found": "error"}.get(outcome.verdict, "warning")
+            emit("log", level=level, text=str(outcome), check=outcome.check, verdict=outcome.verdict)
+            for finding in outcome.found.values():
+                emit("log", level="error", text=str(finding), finding=finding.summary())
+        emit("log", level="info", text=f"{self.verdict}: {where}", verdict=self.verdict)
 
     def summary(self) -> dict[str, Any]:
         return {

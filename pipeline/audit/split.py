@@ -62,18 +62,14 @@ def last_features(config: configuration.Config) -> tuple[Path, dict[str, Any]]:
 
 def ledgers(directory: Path, config: configuration.Config, scratch: Path) -> Iterator[Ledger]:
     """Yield the ledger of each fold that `split` and `train` make of a features stage."""
-    from training.columns import read_columns
-    from training.dataset import prepare
-    from training.panel import read_stamps
-    from training.splits import make_folds
+    from training.dataset import Folds
     from training.windows import window_ends
 
     train = config.train
-    columns = read_columns(directory, train.targets)
     silent_about = [f["name"] for f in read_json(directory / "columns.json")["features"] if "ready" not in f]
-    look_back = columns.look_back + train.window - 1
-    for fold in make_folds(read_stamps(directory), config.split, columns.largest_horizon, look_back):
-        data = prepare(directory, config.split, train, silent, fold.number, scratch)
+    folds = Folds(directory, config.split, train, scratch)
+    for fold in folds.folds:
+        data = folds.dataset(fold.number, silent, scratch)
         ends_W = window_ends(data.panel, data.known_N, train.window, train.max_gap_days)
         panel, part_N = data.panel, data.fold.of(data.panel.ts_N)
         judged_N = (part_N == TEST) & np.isfinite(panel.y_NH[:, 0]) & ~data.fold.purged(panel.ts_N, panel.end_N)

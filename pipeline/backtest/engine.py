@@ -45,6 +45,7 @@ def run(ingest: str, predict: str, out: str, section: BacktestSection) -> dict[s
     ingest, predict, out : directories. Raises BacktestError when the scores or bars to trade are not there.
     """
     receipt = Receipt.load(ingest)
+    section = section.model_copy(update={"model": _model(Path(predict), section.model)})
     scores = _scores(Path(predict), section.model)
     traded = _split(scores, section.split)
     symbols = len(pc.unique(traded["symbol"]))
@@ -115,19 +116,24 @@ def score_matrix(scores: pa.Table, market: Market) -> npt.NDArray[np.float64]:
     return np.where(np.isfinite(market.print_TS), out, np.nan)
 
 
-def _scores(directory: Path, model: str) -> pa.Table:
-    """Read symbol, ts, split and score, sorted by (symbol, ts)."""
+def _model(directory: Path, asked: str) -> str:
+    """Return the model to trade; auto = the first that has scores, before others and the baseline."""
     path = directory / "predictions.parquet"
     if not path.exists():
         raise BacktestError(f"expected predictions at {path}, found none; run the predict stage first")
-    names = pq.read_schema(path).names
-    column = f"score_{model}"
-    if column not in names:
-        have = [n.removeprefix("score_") for n in names if n.startswith("score_")]
+    have: list[str] = [n.removeprefix("score_") for n in pq.read_schema(path).names if n.startswith("score_")]
+    if have and asked == "auto":
+        return have[0]
+    if asked not in have:
         raise BacktestError(
-            f"expected scores of model '{model}' in {path}, got models {have}; set backtest.model to one of them"
+            f"expected scores of model '{asked}' in {path}, got models {have}; set backtest.model to one of them"
         )
-    found = pq.read_table(path, columns=["symbol", "ts", "split", column])
+    return asked
+
+
+def _scores(directory: Path, model: str) -> pa.Table:
+    """Read symbol, ts, split and score, sorted by (symbol, ts)."""
+    found = pq.read_table(directory / "predictions.parquet", columns=["symbol", "ts", "split", f"score_{model}"])
     return found.rename_columns(["symbol", "ts", "split", "score"]).sort_by(
         [("symbol", "ascending"), ("ts", "ascending")]
     )

@@ -16,7 +16,10 @@ class BacktestError(Exception):
 class BacktestSection(Section):
     """How scores become a portfolio, and what trading costs."""
 
-    model: Literal["lstm", "ridge"] = setting("lstm", "whose scores are traded")
+    model: Literal["auto", "lstm", "tcn", "transformer", "ridge", "trees"] = setting(
+        "auto",
+        "whose scores are traded; auto = the model of the registry that predict takes, or the first of train.models",
+    )
     split: Literal["valid", "test"] = setting("test", "which part of the predictions is traded")
     mode: Literal["auto", "top_k", "time_series"] = setting(
         "auto",

@@ -22,7 +22,7 @@ def tune(job: Job, split: SplitSection, train: TrainSection, search: SearchSecti
     """Search settings of training; leaves trials.parquet and best.yaml, which a next run takes with --config.
 
     A study is found again by its name: started once more it goes on where it was. SearchError when no trial was
-    completed, PrecisionError for fp16 on a CPU.
+    completed, PrecisionError for fp16 on a CPU, SpaceError for widths that no trial can have.
     """
     from storage.studies import StudyAddress
     from training.search.objective import TrainingObjective
@@ -30,6 +30,7 @@ def tune(job: Job, split: SplitSection, train: TrainSection, search: SearchSecti
 
     device = job.cluster.device
     check_precision(train, device, search.space)
+    search.check_widths(train)
     train = settled(train, device)
     address = StudyAddress.choose(job.out / "study.journal", search.storage_url_env)
     name = search.study_name or job.out.name

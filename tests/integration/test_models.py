@@ -71,12 +71,19 @@ def test_a_promoted_model_takes_the_place_of_training(folder: Path, finished: tu
     assert json.loads((done.folder / "performance_report.json").read_text())["training"]["lstm"]
 
 
-def test_pinned_rolled_back_and_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pinned_rolled_back_and_shown(
+    folder: Path, finished: tuple[Path, job.Ran], capsys: pytest.CaptureFixture[str]
+) -> None:
     run = sorted((folder / "runs").iterdir())[0]
     first = told(models(folder, "promote", "--json", "--model", "lstm"))
     second = told(models(folder, "promote", "--json", "--model", "ridge", "--why", "a run"))
     shown = told(models(folder, "show", "--json"))
     assert (shown["digest"], shown["in_use"], shown["whole"]) == (second["digest"], True, True)
+    lake = ("--lake.path", str(finished[0] / "data" / "lake"))
+    assert job.call("scripts/backtest.py", folder, *job.SMOKE, *lake, *REGISTRY).status == 0
+    key = job.manifests(folder)["backtest"]["key"]
+    traded = json.loads((folder / "data" / "stages" / "backtest" / key / "metrics.json").read_text())["model"]
+    assert traded == "ridge", "the model in use, whatever its kind"
     assert told(models(folder, "pin", "--json"))["action"] == "pin"
     refused = models(folder, "promote", "--model", "lstm")
     assert (refused.status, refused.out) == (2, "")

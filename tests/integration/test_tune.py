@@ -29,7 +29,7 @@ from tests.feature_blocks import Recorder, write_blocks
 from tests.search_objectives import Logged, broken, no_number
 from training.model import load_model
 from training.search.study import Search, SearchError, identity, seed_of, void
-from training.section import Range, SearchSection, TrainSection
+from training.section import Range, SearchSection, SpaceError, TrainSection
 from training.splits import SplitSection
 
 SPACE = {"learning_rate": Range(low=1e-4, high=1e-1, log=True)}
@@ -253,6 +253,15 @@ def test_the_stage_says_when_nothing_can_be_trained(cluster: Cluster, features: 
     with pytest.raises(SearchError, match=r"at least one complete trial, got \{'FAIL': 2\}"):
         run_stage(cluster, features, tmp_path, found, emit)
     assert emit.said("99 complete bars")
+
+
+def test_widths_that_no_trial_can_have_are_told_before_the_first(
+    cluster: Cluster, features: Path, tmp_path: Path
+) -> None:
+    found = SearchSection(model="transformer", n_trials=2, space={"hidden_size": Range(choices=(8, 10))})
+    with pytest.raises(SpaceError, match=r"got 10 with 4 heads; possible are 8 of them"):
+        run_stage(cluster, features, tmp_path, found)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_url_of_a_database_travels_in_no_task(

@@ -31,6 +31,14 @@ DAY = 86_400_000_000
 TRAINED = TrainSection(window=5)
 FOUR = ("--split.kind", "kfold", "--split.folds", "4")
 WINDOW = ("--train.window", "5")
+# timestamps that embargo and look-back (3 bars of features, 4 of windows, 2 of them in the embargo) take of train,
+# valid and test of FOUR, in which training lies behind the test, before and behind it, or before validation
+AROUND = [
+    [(4, 5), (0, 0), (0, 0)],
+    [(2, 5), (2, 0), (0, 0)],
+    [(4, 5), (2, 0), (0, 0)],
+    [(2, 0), (2, 0), (0, 0)],
+]
 
 
 def look_back(out: Path, bars: int) -> None:
@@ -78,7 +86,9 @@ def test_what_training_makes_is_clean(
         assert all(p["labels"] == p["dates"] == 0 for p in one["pairs"]) and len(one["pairs"]) == 6
         reads = {(p["part"], p["other"]): p["look_back"] for p in one["pairs"]}
         assert reads["train", "valid"] == reads["train", "test"] == 0
-    assert any(p["purged"] > 0 for one in ledgers for p in one["parts"])
+        gaps = [(p["left_out"]["embargo"] // 6, p["left_out"]["look_back"] // 6) for p in one["parts"]]
+        assert gaps == (AROUND[one["fold"]] if folds == 4 else [(2, 0), (2, 0), (0, 0)])
+    assert any(p["left_out"]["purged"] > 0 for one in ledgers for p in one["parts"])
     assert not list(home.glob(".audit-*"))
 
 
@@ -88,6 +98,7 @@ def test_the_ledger_is_a_table_for_readers(home: Path, capsys: pytest.CaptureFix
     assert out[0] == "features newer, made today" and out[-1] == "clean"
     assert out[1].startswith("fold 0: embargo 2 timestamps, scaler fitted on 324 rows")
     assert out[2].startswith("  train  2020-01-01 06:30 to 2020-02-23 06:30: 54 timestamps, 324 rows of 6 symbols, ")
+    assert out[2].endswith(" windows used; left out: embargo 12, warm-up 42, purged 6 rows")
     assert "  train -> valid  labels that reach it 0, windows that read it 0, shared dates 0" in out
 
 

@@ -16,6 +16,7 @@ from pipeline.backtest.stage import backtest
 from pipeline.cluster import Cluster, ClusterSection
 from pipeline.job import Job
 from storage.emit import silent
+from storage.store import read_json
 from tests.stage_directories import World, write_predictions
 
 from .backtests import EXACT, traded
@@ -51,7 +52,7 @@ def test_what_cannot_be_traded_is_said(tmp_path: Path) -> None:
         run(str(ingest), str(predict), str(tmp_path), BacktestSection.model_validate(EXACT | settings))
 
     with pytest.raises(BacktestError, match=r"model 'lstm'.*got models \['ridge'\]"):
-        go()
+        go(model="lstm")
     with pytest.raises(BacktestError, match="split 'test', got none"):
         go(model="ridge")
     (predict / "predictions.parquet").unlink()
@@ -61,6 +62,26 @@ def test_what_cannot_be_traded_is_said(tmp_path: Path) -> None:
     write_predictions(tmp_path / "predict", other, {"lstm": [[1], [1], [1]]}, ["test"] * 3)
     with pytest.raises(BacktestError, match="got none"):
         go()
+
+
+@pytest.mark.parametrize("names", [("tcn", "lstm", "ridge"), ("ridge",)])
+def test_the_model_that_predictions_name_first_is_traded(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """What the registry gives, or the first of those that were trained; any other where it is asked for."""
+    world = World(["A", "B"], [[1000, 1000], [1100, 900], [1200, 800], [1300, 700]])
+    ingest = world.write(tmp_path)
+    up = {"ridge": [[0, 1]] * 4} | dict.fromkeys(names[:1], [[1, 0]] * 4)
+    scores = {name: up.get(name, [[0, 1]] * 4) for name in names}
+    predict = write_predictions(tmp_path / "predict", world, scores, ["test"] * 4)
+
+    def earned(**settings: Any) -> tuple[str, float]:
+        section = BacktestSection.model_validate(EXACT | settings)
+        earned = run(str(ingest), str(predict), str(tmp_path / "out"), section)["total_return"]
+        return read_json(tmp_path / "out" / "metrics.json")["model"], earned
+
+    model, best = earned()
+    assert model == names[0] and best > 0 and earned(model=names[0]) == (model, best)
+    for name in names[1:]:
+        assert earned(model=name)[1] < 0
 
 
 def backtest_content(ingest: Path, predict: Path, out: Path, section: BacktestSection) -> str:

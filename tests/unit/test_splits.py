@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from pipeline.config import ConfigError, load
 from training.splits import (
     GAP,
     NAMES,
@@ -69,11 +70,14 @@ def sections(draw: st.DrawFn) -> SplitSection:
     kind = draw(st.sampled_from(["holdout", "walk_forward", "kfold"]))
     if kind == "kfold":
         return SplitSection(kind=kind, folds=draw(st.integers(3, 6)))
-    own = {"refit_every": draw(st.sampled_from([0, 1, 3, 7])), "train_window": draw(st.sampled_from([0, 5, 20]))}
+    own: dict[str, int] = {}
+    if kind == "walk_forward":
+        refits = draw(st.one_of(st.integers(2, 6), st.none()))
+        own = {"refit_every": draw(st.sampled_from([1, 3, 7]))} if refits is None else {"folds": refits}
+        own["train_window"] = draw(st.sampled_from([0, 5, 20]))
     return SplitSection(
         kind=kind,
-        folds=draw(st.integers(2, 6)),
-        **(own if kind == "walk_forward" else {}),
+        **own,
         train_fraction=draw(st.floats(0.3, 0.6)),
         valid_fraction=draw(st.floats(0.15, 0.3)),
     )
@@ -190,24 +194,86 @@ def test_an_embargo_shorter_than_the_longest_label_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "named"),
+    ("section", "told"),
     [
-        (SplitSection(valid_start=date(1960, 1, 1), test_start=date(1970, 1, 1)), "train"),
-        (SplitSection(valid_start=date(2050, 1, 1), test_start=date(2060, 1, 1)), "test"),
-        (SplitSection(train_fraction=0.7, valid_fraction=0.02), "valid"),
-        (SplitSection(kind="kfold", folds=3), "train of fold 0"),
-        (SplitSection(kind="walk_forward", train_fraction=0.05), "train of fold 0"),
+        (
+            SplitSection(valid_start=date(1960, 1, 1), test_start=date(1970, 1, 1)),
+            r"train of fold 0: of 0 between its boundaries \(.*set a later split\.valid_start,",
+        ),
+        (
+            SplitSection(valid_start=date(2050, 1, 1), test_start=date(2060, 1, 1)),
+            r"valid of fold 0: of 0 .*split\.test_start further apart",
+        ),
+        (
+            SplitSection(valid_start=date(1970, 1, 1), test_start=date(2060, 1, 1)),
+            r"train of fold 0: of 0 .*set a later split\.valid_start",
+        ),
+        (
+            SplitSection(train_fraction=0.7, valid_fraction=0.02),
+            r"valid of fold 0: of 2 between its boundaries the embargo took 2 \(.*raise split\.valid_fraction, shorten "
+            r"the labels \(labels\.horizons\) or lower split\.embargo",
+        ),
+        (
+            SplitSection(kind="kfold", folds=3),
+            r"train of fold 0: of 33 between its boundaries the embargo took 10 and the look-back took 23 \(.*"
+            r"take fewer split\.folds, .*shorten train\.window",
+        ),
+        (
+            SplitSection(kind="walk_forward", train_fraction=0.05),
+            r"train of fold 0: of 5 .* the embargo took 5 \(.*raise split\.train_fraction",
+        ),
+        (
+            SplitSection(kind="walk_forward", train_fraction=0.05, train_window=1),
+            r"train of fold 0: of 5 .* the embargo took 5 \(.*raise split\.train_window",
+        ),
     ],
 )
-def test_an_empty_part_is_named(section: SplitSection, named: str) -> None:
-    with pytest.raises(SplitError, match=rf"got none for .*{named}.*embargo 5, look-back 60"):
+def test_an_empty_part_is_named_with_what_took_it(section: SplitSection, told: str) -> None:
+    with pytest.raises(SplitError, match=rf"got none in {told}") as caught:
         make_folds(np.arange(100), section, 5, 60)
+    assert "(100 timestamps from 1970-01-01 to 1970-01-01, embargo 5, look-back 60)" in str(caught.value)
 
 
 def test_no_rows_at_all_is_an_empty_part() -> None:
     for kind in ("holdout", "walk_forward", "kfold"):
-        with pytest.raises(SplitError, match="got none for train"):
+        with pytest.raises(SplitError, match="got none in train of fold 0: of 0"):
             make_folds(np.empty(0, np.int64), SplitSection(kind=kind), 5, 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"folds": 8}, r"split\.folds for walk_forward or kfold alone, got 8 for holdout, .*leave it at 5"),
+        ({"train_window": 9}, r"split\.train_window for walk_forward alone, got 9 for holdout"),
+        (
+            {"kind": "kfold", "train_fraction": 0.6},
+            r"split\.train_fraction for holdout or walk_forward alone, got 0\.6 for kfold, .*leave it at 0\.7",
+        ),
+        ({"kind": "kfold", "valid_fraction": 0.2}, r"split\.valid_fraction .*got 0\.2 for kfold"),
+        (
+            {"kind": "kfold", "valid_start": date(2020, 1, 1), "test_start": date(2020, 2, 1)},
+            r"split\.valid_start .*got 2020-01-01 for kfold, .*leave it unset",
+        ),
+        (
+            {"kind": "walk_forward", "refit_every": 5, "folds": 4},
+            r"split\.folds for walk_forward or kfold alone without split\.refit_every, got 4",
+        ),
+        (
+            {"train_fraction": 0.6, "valid_start": date(2020, 1, 1), "test_start": date(2020, 2, 1)},
+            r"split\.train_fraction for .* without split\.valid_start, got 0\.6 for holdout",
+        ),
+    ],
+)
+def test_a_setting_without_an_effect_is_refused(values: dict[str, object], told: str) -> None:
+    with pytest.raises(ValidationError, match=f"expected {told}"):
+        SplitSection(**values)
+    SplitSection(kind="kfold", folds=8, embargo=9)
+    SplitSection(kind="walk_forward", folds=8, train_window=9, train_fraction=0.6, valid_fraction=0.2)
+
+
+def test_a_command_line_that_changes_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^split: expected split\.folds for walk_forward or kfold alone, got 9"):
+        load(["--split.folds", "9"], "test", "")
 
 
 @pytest.mark.parametrize(

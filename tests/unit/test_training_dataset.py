@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,8 +15,9 @@ import pytest
 from storage.emit import silent
 from storage.store import read_json, write_json, write_parquet
 from tests.feature_blocks import Recorder, edit, write_blocks
+from training import panel
 from training.columns import DataError
-from training.dataset import Dataset, prepare
+from training.dataset import Dataset, Folds, prepare
 from training.section import TrainSection
 from training.splits import GAP, TEST, TRAIN, VALID, SplitError, SplitSection
 
@@ -209,8 +212,25 @@ def test_only_empty_columns_are_an_error(tmp_path: Path) -> None:
 def test_labels_that_are_all_unknown_are_an_error(tmp_path: Path) -> None:
     clean = prepare(write_blocks(tmp_path, **SMALL), SplitSection(), FIVE, silent)
     poison(tmp_path, days_of(clean, VALID), ("y_2",), np.nan)
-    with pytest.raises(DataError, match=r"known labels y_2 in the valid split, got 42 rows of which 0 have a label"):
+    with pytest.raises(
+        SplitError, match=r"got none in valid of fold 0: of 9 .* the embargo took 2 and unknown labels t"
+    ):
         prepare(tmp_path, SplitSection(), FIVE, silent)
+
+
+def test_ranks_of_one_symbol_are_nothing_to_learn(tmp_path: Path) -> None:
+    write_blocks(tmp_path, **{**SMALL, "symbols": 1, "groups": 1})
+    told = r"got none in train of fold 0: .* unknown labels took 3\d and .*choose another train\.target_kind"
+    with pytest.raises(SplitError, match=told):
+        prepare(tmp_path, SplitSection(), TrainSection(window=5, target_kind="rank"), silent)
+
+
+def test_a_second_label_without_values_is_named(tmp_path: Path) -> None:
+    clean = prepare(write_blocks(tmp_path, **SMALL, horizons=(2, 3)), SplitSection(), FIVE, silent)
+    poison(tmp_path, days_of(clean, VALID), ("y_3",), np.nan)
+    both = FIVE.model_copy(update={"targets": ("y_2", "y_3")})
+    with pytest.raises(DataError, match=r"known labels y_3 in valid of fold 0, got 36 rows of which 0 have a label"):
+        prepare(tmp_path, SplitSection(), both, silent)
 
 
 def test_a_window_longer_than_every_part_is_an_error(tmp_path: Path) -> None:
@@ -237,3 +257,61 @@ def test_a_label_that_ends_in_the_next_part_is_purged(tmp_path: Path) -> None:
     assert np.isnan(data.target_NH[mine & (data.split_N == TRAIN)]).all()
     assert data.counts["purged"] > clean.counts["purged"]
     assert not mine[data.windows(TRAIN, FIVE)].any()
+
+
+def test_rows_left_out_are_counted_by_their_reason(tmp_path: Path) -> None:
+    """60 days, labels of 2 bars, windows of 5 whose features read 3 bars more; the third of four parts is the test."""
+    write_blocks(tmp_path, **SMALL, warmup=1)
+    columns = read_json(tmp_path / "columns.json")
+    write_json(tmp_path / "columns.json", {**columns, "features": [{**f, "ready": 4} for f in columns["features"]]})
+
+    def leave(table: pa.Table) -> pa.Table:
+        return set_column(table, "member", pa.array([name != "000005" for name in table["symbol"].to_pylist()]))
+
+    edit(tmp_path, leave)
+    data = prepare(tmp_path, KFOLD, FIVE, silent, 2)
+    counts, train, valid = data.counts, data.left.rows(TRAIN), data.left.rows(VALID)
+    parts = ("train", "valid", "test", "outside", "embargo", "look_back")
+    assert sum(counts[name] for name in parts) == 360 == len(data.split_N)
+    assert (counts["train"], counts["valid"], counts["test"]) == (6 * (13 + 8), 6 * 13, 6 * 15)
+    assert (counts["outside"], counts["embargo"], counts["look_back"]) == (0, 6 * (2 + 2 + 2), 6 * 5)
+    assert (train["embargo"], train["look_back"], valid["embargo"]) == (6 * 4, 6 * 5, 6 * 2)
+    assert (train["not_member"], valid["not_member"]) == (13 + 8, 13)
+    assert train["warm_up"] == 5 * (5 + 4), "the first bar is not known, and windows begin anew behind the test"
+    assert (train["purged"], valid["purged"]) == (5 * 1, 5 * 1), "the last label before a boundary ends on it"
+    assert (train["unlabelled"], valid["unlabelled"]) == (5 * 3, 0), "the last labels of history"
+    for part, rows in ((TRAIN, train), (VALID, valid)):
+        used = (data.left.part_N == part).sum() - sum(rows.values())
+        assert used == len(data.windows(part, FIVE)) > 0
+    rolling = SplitSection(kind="walk_forward", folds=2, train_window=20)
+    assert prepare(tmp_path, rolling, FIVE, silent).counts["outside"] == 6 * (20 + 5), "before it, after the test"
+
+
+def test_folds_read_the_rows_once_and_share_them_unscaled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_blocks(tmp_path, **SMALL)
+    walk = SplitSection(kind="walk_forward", folds=3)
+    apart = [prepare(tmp_path, walk, FIVE, silent, number) for number in range(3)]
+    read: list[Path] = []
+    usual = panel._beside
+    monkeypatch.setattr(panel, "_beside", lambda path, columns: read.append(path) or usual(path, columns))
+    folds = Folds(tmp_path, walk, FIVE)
+    for number in (2, 0, 1):
+        data = folds.dataset(number, silent)
+        assert same_fit(data, apart[number])
+        assert np.array_equal(data.panel.x_NF, apart[number].panel.x_NF, equal_nan=True)
+        assert not np.shares_memory(data.panel.x_NF, folds.panel.x_NF)
+    assert len(read) == len(set(read)) == 2
+    alone = Folds(tmp_path, SplitSection(), FIVE)
+    assert np.shares_memory(alone.panel.x_NF, alone.dataset(0, silent).panel.x_NF), "one fold needs no copy"
+
+
+def test_shared_rows_go_to_a_file_where_memory_holds_one_matrix_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_blocks(tmp_path, **SMALL)
+    walk, size = SplitSection(kind="walk_forward", folds=2), 360 * 3 * 4
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=3 * size))
+    folds = Folds(tmp_path, walk, FIVE, tmp_path)
+    assert isinstance(folds.panel.x_NF, np.memmap)
+    assert not isinstance(folds.dataset(1, silent, tmp_path).panel.x_NF, np.memmap)
+    assert not isinstance(prepare(tmp_path, walk, FIVE, silent, 1, tmp_path).panel.x_NF, np.memmap)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,13 +12,14 @@ import pytest
 
 from storage.emit import silent
 from storage.store import read_json
-from tests.feature_blocks import Recorder, write_blocks
+from tests.feature_blocks import DAY_US, Recorder, edit, write_blocks
 from tests.unit.test_training_predict import PREDICT, TRAIN, check_scores, folds_of, keys_of
+from training import panel
 from training.columns import read_columns
 from training.panel import read_panel
 from training.predict import predict_all
 from training.section import TrainSection
-from training.splits import TEST, VALID, SplitSection
+from training.splits import TEST, VALID, SplitError, SplitSection
 from training.task import train_all
 
 RIDGE = TrainSection(window=4, models=("ridge",), threads=1)
@@ -60,6 +62,69 @@ def test_each_row_is_scored_by_the_fold_whose_test_it_is(features: Path, tmp_pat
     check_scores(features, tmp_path / "train", tmp_path, ("ridge-0",), number=2)
     again = predict_all(features, tmp_path / "train", tmp_path, PREDICT, "cpu", silent)
     assert again["content"] == told["content"]
+
+
+def spoil(features: Path, change: Any) -> None:
+    """Rewrite the column y_2 and y_2_end, microseconds or NaN, by (day number N) -> (y N, end N)."""
+
+    def changed(table: pa.Table) -> pa.Table:
+        ts = table["ts"].cast(pa.int64()).to_numpy()
+        day, y = np.searchsorted(np.unique(ts), ts), table["y_2"].to_numpy().copy()
+        end = table["y_2_end"].cast(pa.int64()).to_numpy(zero_copy_only=False).copy()
+        change(day, y, end)
+        stamps = pa.array(np.nan_to_num(end).astype(np.int64), mask=np.isnan(end)).cast(pa.timestamp("us", tz="UTC"))
+        for name, values in (("y_2", pa.array(y)), ("y_2_end", stamps)):
+            table = table.set_column(table.column_names.index(name), name, values)
+        return table
+
+    edit(features, changed)
+
+
+def late(day: np.ndarray, y: np.ndarray, end: np.ndarray) -> None:
+    end[(day >= 40) & (day < 80)] += 60 * DAY_US
+
+
+def unknown(day: np.ndarray, y: np.ndarray, end: np.ndarray) -> None:
+    y[(day >= 80) & (day < 120)] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("change", "window", "told"),
+    [
+        (late, 4, r"valid of fold 2: of 40 .* the embargo took 2 and the purge took 38; take fewer split\.folds, "),
+        (unknown, 4, r"valid of fold 3: of 40 .* the embargo took 2 and unknown labels took 38; .*labels\.horizons"),
+        (None, 37, r"valid of fold 1: of 40 .* the embargo took 2 and the warm-up took 38; .*shorten train\.window"),
+        (None, 38, r"test of fold 0: of 40 .* boundaries the warm-up took 40; .*features that are known sooner"),
+        (None, 40, r"train of fold 0: of 80 .* the embargo took 4 and the look-back took 37 and the warm-up took 39;"),
+    ],
+)  # fmt: skip
+def test_an_impossible_fold_is_told_before_any_is_trained(tmp_path: Path, change: Any, window: int, told: str) -> None:
+    """Four parts of 40 days; what is wrong with a later one is known before the first has been fitted."""
+    features = write_blocks(tmp_path / "features", symbols=3, groups=1)
+    if change:
+        spoil(features, change)
+    train = RIDGE.model_copy(update={"window": window})
+    with pytest.raises(SplitError, match=rf"got none in {told}"):
+        train_all(features, tmp_path / "train", SplitSection(kind="kfold", folds=4), train, "cpu", silent)
+    assert not list((tmp_path / "train").rglob("*.pt"))
+
+
+def test_models_stand_in_the_order_asked_for_and_rows_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = write_blocks(tmp_path / "features", symbols=6, groups=2, days=120)
+    train = TRAIN.model_copy(update={"models": ("tcn", "ridge", "lstm"), "num_epochs": 1, "windows_per_epoch": 64})
+    read: list[Path] = []
+    usual = panel._beside
+    monkeypatch.setattr(panel, "_beside", lambda path, columns: read.append(path) or usual(path, columns))
+    train_all(features, tmp_path / "train", SplitSection(kind="walk_forward", folds=3), train, "cpu", silent)
+    assert len(read) == 2
+    told = predict_all(features, tmp_path / "train", tmp_path, PREDICT, "cpu", silent)
+    assert len(read) == 4 and told["models"] == ["tcn", "lstm", "ridge"]
+    names = pq.read_schema(tmp_path / "predictions.parquet").names
+    assert [name for name in names if name.startswith("score")] == ["score_tcn", "score_lstm", "score_ridge"]
+    for number in range(3):
+        check_scores(features, tmp_path / "train", tmp_path, ("tcn-0",), ("lstm-0",), ("ridge-0",), number=number)
 
 
 def early(ts: np.ndarray, bars: int) -> set[int]:

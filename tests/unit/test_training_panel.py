@@ -203,12 +203,23 @@ def twice(directory: Path) -> None:
         shutil.copy(directory / folder / "000-2020.parquet", directory / folder / "000-2021.parquet")
 
 
+def typed(directory: Path, name: str, kind: pa.DataType) -> None:
+    """Rewrite a column as another type, its fourth value unknown."""
+
+    def change(table: pa.Table) -> pa.Table:
+        values = pa.array([None if row == 3 else row % 2 for row in range(table.num_rows)], pa.int8())
+        values = values.cast(pa.string()).cast(kind) if pa.types.is_large_binary(kind) else values.cast(kind)
+        return table.set_column(table.column_names.index(name), name, values)
+
+    edit(directory, change)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda d: [p.unlink() for p in (d / "blocks").glob("*")], "got 0 files"),
         (lambda d: edit(d, lambda t: t.drop_columns(["feature_1"])), "columns feature_1 in .*parquet"),
-        (lambda d: edit(d, lambda t: t.drop_columns(["symbol"])), "a column 'symbol'"),
+        (lambda d: edit(d, lambda t: t.drop_columns(["symbol"])), "columns symbol in .*blocks.*got ts, close"),
         (
             lambda d: edit(d, lambda t: t.sort_by([("symbol", "ascending"), ("ts", "descending")])),
             "step back in symbol 000000",
@@ -221,6 +232,19 @@ def twice(directory: Path) -> None:
         (lambda d: (d / "targets" / "001-2020.parquet").unlink(), "targets/001-2020.parquet beside .*blocks"),
         (lambda d: write_parquet(d / "targets" / "001-2020.parquet", targets(d).slice(1)), "180 rows in .*, got 179"),
         (lambda d: edit(d, lambda t: t.drop_columns(["member"])), "columns member in .*targets"),
+        (
+            lambda d: edit(d, lambda t: t.drop_columns(["ts"])),
+            "columns ts in .*blocks/000-2020.parquet.*features again",
+        ),
+        (lambda d: typed(d, "ts", pa.int64()), "a timestamp in column 'ts' of .*blocks.*, got int64"),
+        (lambda d: typed(d, "symbol", pa.large_binary()), "text in column 'symbol' of .*, got large_binary"),
+        (lambda d: typed(d, "feature_1", pa.string()), "floating-point numbers in column 'feature_1' of .*got string"),
+        (lambda d: typed(d, "feature_1", pa.bool_()), "floating-point numbers in column 'feature_1' of .*, got bool"),
+        (lambda d: typed(d, "feature_1", pa.int32()), "'feature_1' of .*blocks/000-2020.*got int32; make the features"),
+        (lambda d: typed(d, "y_2", pa.string()), "floating-point numbers in column 'y_2' of .*targets.*, got string"),
+        (lambda d: typed(d, "y_2_end", pa.float64()), "a timestamp in column 'y_2_end' of .*, got double"),
+        (lambda d: typed(d, "member", pa.int8()), "true or false in column 'member' of .*, got int8"),
+        (lambda d: (d / "blocks/000-2020.parquet").write_bytes(b"PAR1"), "a Parquet file at .*blocks/000-2020.parquet"),
         (lambda d: shutil.copy(d / "blocks/000-2020.parquet", d / "blocks/000-2021.parquet"), "no such file"),
         (twice, "step back in symbol 000000"),
     ],
@@ -230,6 +254,12 @@ def test_damaged_blocks_are_named(tmp_path: Path, damage: Any, message: str) -> 
     damage(tmp_path)
     with pytest.raises(DataError, match=message):
         read_panel(tmp_path, read_columns(tmp_path))
+
+
+def test_blocks_without_time_are_named_before_the_folds_are_made(tmp_path: Path) -> None:
+    edit(write_blocks(tmp_path, **SMALL), lambda t: t.drop_columns(["ts"]))
+    with pytest.raises(DataError, match=r"columns ts in .*blocks/000-2020\.parquet"):
+        read_stamps(tmp_path)
 
 
 def test_fewer_symbols_are_no_damage(tmp_path: Path) -> None:

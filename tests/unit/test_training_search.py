@@ -7,14 +7,20 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from pydantic import ValidationError
 
 from pipeline.config import ConfigError, load
+from storage.emit import silent
 from storage.studies import StudyAddress, StudyStorageError, _without_secret, open_storage
+from tests.feature_blocks import write_blocks
+from training.dataset import prepare
+from training.search.objective import _dataset, _of_data
 from training.search.study import make_pruner, make_sampler, seed_of, suggest
-from training.section import Range, SearchSection, TrainSection
+from training.section import Range, SearchSection, SpaceError, TrainSection
+from training.splits import SplitSection
 
 
 @pytest.mark.parametrize(
@@ -35,6 +41,49 @@ from training.section import Range, SearchSection, TrainSection
 def test_a_space_that_does_not_fit_training_is_refused(space: dict[str, Range], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         SearchSection(space=space)
+
+
+@pytest.mark.parametrize(
+    ("space", "possible"),
+    [
+        (
+            {"hidden_size": Range(choices=(30, 32, 50))},
+            "got 30, 50 with 4 heads; possible are 32 of them, multiples of 4",
+        ),
+        (
+            {"heads": Range(choices=(4, 6))},
+            "got 64 with 4, 6 heads; possible are multiples of 12: give these as choices",
+        ),
+        (
+            {"hidden_size": Range(low=8, high=60, step=2)},
+            "got 10, 14, .*… with 4 heads; possible are 8, 12, .*… of them",
+        ),
+        ({"hidden_size": Range(low=8, high=16), "heads": Range(choices=(1, 2))}, "got 9, 11, .* with 1, 2 heads"),
+    ],
+)
+def test_widths_that_heads_do_not_divide_are_refused_at_once(space: dict[str, Range], possible: str) -> None:
+    with pytest.raises(SpaceError, match=possible):
+        SearchSection(model="transformer", space=space).check_widths(TrainSection())
+    SearchSection(model="lstm", space=space).check_widths(TrainSection())
+    SearchSection(model="transformer").check_widths(TrainSection())
+    fits = {"hidden_size": Range(low=8, high=40, step=8), "heads": Range(choices=(2, 4, 8))}
+    SearchSection(model="transformer", space=fits).check_widths(TrainSection(hidden_size=63))
+
+
+def test_shuffled_labels_are_those_of_the_search_s_seed_and_not_the_trial_s(tmp_path: Path) -> None:
+    features = write_blocks(tmp_path, symbols=6, days=60, features=3, groups=1)
+    known: dict[bool, list[np.ndarray]] = {}
+    for shuffled in (True, False):
+        for seed in (0, 1):
+            search = TrainSection(window=5, shuffle_labels=shuffled, seed=seed)
+            for trial in (7, 8):
+                kept = _of_data(search.model_copy(update={"seed": trial, "hidden_size": 8}), seed)
+                data = _dataset(features, SplitSection(), kept)
+            assert _dataset(features, SplitSection(), _of_data(search, seed)) is data, "trials share it"
+            expected = prepare(features, SplitSection(), search, silent).target_NH
+            assert np.array_equal(data.target_NH, expected, equal_nan=True)
+            known.setdefault(shuffled, []).append(expected)
+    assert not np.array_equal(*known[True], equal_nan=True) and np.array_equal(*known[False], equal_nan=True)
 
 
 def test_a_space_is_read_before_anything_runs() -> None:

@@ -33,7 +33,7 @@ class TrainingObjective:
     def __call__(self, handle: Handle) -> float:
         train = TrainSection(**{**self.train.model_dump(), **handle.params, "seed": handle.seed})
         with _lock:
-            data = _dataset(self.features, self.split, _of_data(train))
+            data = _dataset(self.features, self.split, _of_data(train, self.train.seed))
         best = nan
 
         def on_epoch(epoch: int, figure: float) -> None:
@@ -49,10 +49,13 @@ class TrainingObjective:
         return best
 
 
-def _of_data(train: TrainSection) -> TrainSection:
-    """Reduce settings to those on which the dataset depends, so that trials share one copy of it."""
-    names = ("targets", "target_kind", "window", "scaler", "clip", "shuffle_labels")
-    return TrainSection(**{name: getattr(train, name) for name in names})
+def _of_data(train: TrainSection, seed: int) -> TrainSection:
+    """Reduce settings to those on which the dataset depends, so that trials share one copy of it. seed : the search's,
+    not the trial's, because all trials learn the same labels, shuffled or not.
+    """
+    names = ("targets", "target_kind", "window", "max_gap_days", "scaler", "clip", "shuffle_labels")
+    shuffled = {"seed": seed} if train.shuffle_labels else {}
+    return TrainSection(**{name: getattr(train, name) for name in names}, **shuffled)
 
 
 @functools.lru_cache(maxsize=1)
