@@ -10,6 +10,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let workers take the files in their order: whole jobs first. Files of few but long tests would come last, and
+    the end of a run would wait for one of them.
+    """
+    config.option.loadscopereorder = False
+
+
 @pytest.fixture(scope="session")
 def market_data() -> Path:
     """Return the folder of real market data, or skip with the reason."""

@@ -1,14 +1,13 @@
 """Networks that score with fewer bits, and the gate that refuses them where that costs too much.
 
-bf16 and fp16: weights and activations are rounded. int8: weights of dense layers and LSTMs once, their activations
-batch by batch, so that a score depends a little on the windows beside it; convolutions stay float32. int4: weights of
-dense layers of the transformer and the TCN's inlet alone, in groups of 32, with bf16 activations.
+bf16 and fp16: weights and activations are rounded. int8: those of dense layers and LSTMs, row by row; convolutions stay
+float32. int4: weights of dense layers of the transformer and the TCN's inlet alone, in groups of 32, with bf16
+activations.
 """
 
 from __future__ import annotations
 
 import copy
-import warnings
 from math import isfinite
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from .int8 import to_int8
 from .metrics import Sections, mean_rank_ic
 from .score import Ensemble
 
@@ -30,13 +30,11 @@ class PredictError(Exception):
 
 def quantised(ensemble: Ensemble, precision: str, device: torch.device) -> Ensemble:
     """Return a copy of the networks on `device` that computes in another precision; PredictError where no layer of it
-    has an int8 or int4 form. What the device must be: precision.check_scoring.
+    has an int4 form. What the device must be: precision.check_scoring.
     """
     out = copy.deepcopy(ensemble).to(device)
     if precision == "int8":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that its successor is another package
-            torch.ao.quantization.quantize_dynamic(out, {nn.Linear, nn.LSTM}, dtype=torch.qint8, inplace=True)
+        to_int8(out)
         return out
     out.kind = _HALF[precision]
     out.to(out.kind)

@@ -136,9 +136,8 @@ class PredictSection(Section):
     )
     precision: Literal["float32", "bf16", "fp16", "int8", "int4"] = setting(
         "float32",
-        "numbers that networks compute with, baselines stay float32: int8 (CPU) = whole numbers scaled batch by batch, "
-        "so that a score depends a little on the windows beside it; int4 (GPU, extra quantise) = weights of dense "
-        "layers alone; fp16 on a GPU alone",
+        "numbers that networks compute with, baselines stay float32: int8 (CPU) = whole numbers scaled row by row; "
+        "int4 (GPU, extra quantise) = weights of dense layers alone; fp16 on a GPU alone",
     )
     max_ic_loss: float = setting(
         0.005, "largest loss of validation rank IC against float32 that another precision may cost", ge=0, le=1

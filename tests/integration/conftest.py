@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,10 +25,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, job.Ran]:
 
 @pytest.fixture(scope="session")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fill a lake with job.FEW once; return the folder of data and runs. Who damages it copies it first."""
-    folder = tmp_path_factory.mktemp("filled")
-    ran = job.run("scripts/ingest.py", folder, *job.FEW, verb="run")
-    assert ran.status == 0, ran.err
+    """Fill a lake with job.FEW once for all processes that test side by side; return the folder of data and runs. Who
+    changes the lake copies it first.
+    """
+    place = tmp_path_factory.getbasetemp()
+    place = place.parent if "PYTEST_XDIST_WORKER" in os.environ else place
+    folder, done = place / "filled", place / "filled.done"
+    with (place / "filled.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            ran = job.run("scripts/ingest.py", folder, *job.FEW, verb="run")
+            assert ran.status == 0, ran.err
+            done.touch()
     return folder
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -17,6 +18,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = ("--config", str(ROOT / "configs" / "smoke.yaml"), "--ingest.end", "2026-10-30")
+
+STAGES = ("ingest", "features", "train", "predict", "backtest", "report")
 
 FEW = (
     *("--kis.simulator.clock", "2026-10-30", "--kis.simulator.symbols", "20", "--kis.simulator.quota", "0"),
@@ -104,6 +107,13 @@ def call(script: str, folder: Path, *words: str, verb: str = "", **more: str) ->
         with pytest.raises(SystemExit) as ended:
             runpy.run_path(argv[0], run_name="__main__")
     return Ran(int(ended.value.code or 0), out.getvalue(), err.getvalue(), folder / "runs")
+
+
+def before(stage: str, made: Path, folder: Path) -> tuple[str, ...]:
+    """Copy the stages before one from a finished folder; return the options of a run that goes on from them."""
+    for name in STAGES[: STAGES.index(stage)]:
+        shutil.copytree(made / "data" / "stages" / name, folder / "data" / "stages" / name)
+    return () if stage == "ingest" else ("--lake.path", str(made / "data" / "lake"))
 
 
 def manifests(folder: Path) -> dict[str, dict[str, Any]]:

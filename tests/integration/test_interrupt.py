@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -15,10 +14,10 @@ import pytest
 from . import job
 
 
-def start(folder: Path, script: str = "run_optimized_pipeline.py") -> subprocess.Popen[str]:
+def start(folder: Path, script: str, *words: str) -> subprocess.Popen[str]:
     folder.mkdir(parents=True, exist_ok=True)
     return subprocess.Popen(
-        job.command(script, folder, *job.SMOKE),
+        job.command(script, folder, *job.SMOKE, *words),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -28,9 +27,9 @@ def start(folder: Path, script: str = "run_optimized_pipeline.py") -> subprocess
     )
 
 
-def signalled(folder: Path, number: int, stage: str, after_s: float) -> tuple[int, str, Path]:
+def signalled(folder: Path, number: int, stage: str, after_s: float, *words: str) -> tuple[int, str, Path]:
     """Send a signal to the whole process group, as a terminal does, some time into the last stage of a run."""
-    process = start(folder, f"scripts/{stage}.py")
+    process = start(folder, f"scripts/{stage}.py", *words)
     assert process.stdout is not None
     for line in process.stdout:
         event = json.loads(line)
@@ -55,23 +54,27 @@ def signalled(folder: Path, number: int, stage: str, after_s: float) -> tuple[in
 def test_a_signal_ends_the_run_with_a_sentence_and_it_goes_on(
     finished: tuple[Path, job.Ran], tmp_path: Path, number: int, stage: str, after_s: float, code: int
 ) -> None:
-    for again in range(4):  # on a fast moment the stage is over before the signal comes: then earlier, from the start
+    for again in range(4):  # on a fast moment the stage is over before the signal comes: then earlier, anew
         tmp_path = tmp_path / str(again)
         tmp_path.mkdir()
-        status, err, folder = signalled(tmp_path, number, stage, after_s / 2**again)
+        words = job.before(stage, finished[0], tmp_path)
+        status, err, folder = signalled(tmp_path, number, stage, after_s / 2**again, *words)
         if status != 0:
             break
     assert status == code, err
     assert "the same command goes on where it stopped" in err
     assert "Traceback" not in err
     assert json.loads((folder / "manifest.json").read_text())["state"] == "failed"
-    ran = job.run(f"scripts/{stage}.py", tmp_path, *job.SMOKE)
+    ran = job.run(f"scripts/{stage}.py", tmp_path, *job.SMOKE, *words)
     assert ran.status == 0, ran.err
     assert job.manifests(tmp_path)[stage]["content"] == job.manifests(finished[0])[stage]["content"]
 
 
-def test_two_runs_at_once_share_the_work_and_not_the_run_folder(tmp_path: Path) -> None:
-    both = [start(tmp_path), start(tmp_path)]
+@pytest.mark.parametrize(
+    "script", ["scripts/features.py", pytest.param("run_optimized_pipeline.py", marks=pytest.mark.slow)]
+)
+def test_two_runs_at_once_share_the_work_and_not_the_run_folder(tmp_path: Path, script: str) -> None:
+    both = [start(tmp_path, script), start(tmp_path, script)]
     outs = [p.communicate(timeout=170) for p in both]
     assert [p.returncode for p in both] == [0, 0], outs
     assert len(list((tmp_path / "runs").iterdir())) == 2
@@ -82,9 +85,7 @@ def test_two_runs_at_once_share_the_work_and_not_the_run_folder(tmp_path: Path) 
 
 def test_without_the_cache_every_stage_is_made_anew(finished: tuple[Path, job.Ran], tmp_path: Path) -> None:
     reference, _ = finished
-    for name in ("ingest", "features"):
-        shutil.copytree(reference / "data" / "stages" / name, tmp_path / "data" / "stages" / name)
-    words = ("--lake.path", str(reference / "data" / "lake"), "--run.cache_enabled", "false")
+    words = (*job.before("train", reference, tmp_path), "--run.cache_enabled", "false")
     before = job.manifests(reference)
     ran = job.run("scripts/features.py", tmp_path, *job.SMOKE, *words)
     assert ran.states == {"ingest": "done", "features": "done"}, ran.err

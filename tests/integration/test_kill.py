@@ -16,7 +16,6 @@ import pytest
 
 from . import job
 
-STAGES = ["ingest", "features", "train", "predict", "backtest", "report"]
 SLOW = pytest.mark.slow
 
 
@@ -56,12 +55,7 @@ def moments(finished: tuple[Path, job.Ran], tmp_path: Path, stage: str, count: i
     hits, span = 0, float(whole[stage]["seconds"])
     for n in range(5 * count):
         folder = tmp_path / str(n)
-        words = job.SMOKE
-        if stage != "ingest":
-            for name in STAGES[: STAGES.index(stage)]:
-                target = folder / "data" / "stages" / name
-                shutil.copytree(Path(whole[name]["directory"]).parent, target)
-            words = (*words, "--lake.path", str(reference / "data" / "lake"))
+        words = (*job.SMOKE, *job.before(stage, reference, folder))
         for _ in range(2 if n % 2 else 1):  # every other time twice in a row
             hit = killed(f"scripts/{stage}.py", folder, words, stage, rng.uniform(0, span))
             hits, span = hits + hit, span if hit else 0.7 * span  # the reference also compiled kernels, say
@@ -74,12 +68,14 @@ def moments(finished: tuple[Path, job.Ran], tmp_path: Path, stage: str, count: i
     raise AssertionError(f"only {hits} of {count} kills came while {stage} worked: this proves nothing")
 
 
-@pytest.mark.parametrize("stage", [s if s in ("features", "backtest") else pytest.param(s, marks=SLOW) for s in STAGES])
+@pytest.mark.parametrize(
+    "stage", [s if s in ("features", "backtest") else pytest.param(s, marks=SLOW) for s in job.STAGES]
+)
 def test_killed_once(finished: tuple[Path, job.Ran], tmp_path: Path, stage: str) -> None:
     moments(finished, tmp_path, stage, 1, seed=1)
 
 
 @SLOW
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", job.STAGES)
 def test_killed_at_ten_random_moments(finished: tuple[Path, job.Ran], tmp_path: Path, stage: str) -> None:
     moments(finished, tmp_path, stage, 10, seed=2)

@@ -88,17 +88,18 @@ def _torch_threads() -> int:
     return torch.get_num_threads()
 
 
-def test_a_killed_worker_changes_nothing(features: Path, whole: dict[str, Any], tmp_path: Path) -> None:
+def test_a_killed_worker_changes_nothing(
+    cluster: Cluster, features: Path, whole: dict[str, Any], tmp_path: Path
+) -> None:
     killed: list[int] = []
 
     def emit(kind: str, /, **fields: Any) -> None:
         if kind == "epoch" and fields["epoch"] == 3 and not killed:
-            pid = next(iter(own.client().run(os.getpid).values()))
+            pid = next(iter(cluster.client().run(os.getpid).values()))
             os.kill(pid, signal.SIGKILL)
             killed.append(pid)
 
-    with Cluster(ClusterSection(device="cpu", threads=2)) as own:
-        result = train(Job(tmp_path, {"features": features}, own, emit), SplitSection(), SECTION)
+    result = train(Job(tmp_path, {"features": features}, cluster, emit), SplitSection(), SECTION)
     assert killed
     assert result == whole["result"]
 

@@ -13,7 +13,7 @@ from distributed import LocalCluster
 
 from . import job
 
-STAGES = ["ingest", "features", "train", "predict", "backtest", "report"]
+STAGES = job.STAGES
 
 
 def test_every_stage_ran_and_the_run_folder_is_complete(finished: tuple[Path, job.Ran]) -> None:
@@ -174,6 +174,7 @@ def test_a_gpu_that_is_not_there_is_said_clearly(tmp_path: Path) -> None:
 
 def test_two_workers_of_another_scheduler_give_the_same_content(finished: tuple[Path, job.Ran], tmp_path: Path) -> None:
     first = sorted((finished[0] / "runs").iterdir())[0]
+    ingested = job.before("features", finished[0], tmp_path)  # that stage has no tasks for workers
     with LocalCluster(
         n_workers=2,
         threads_per_worker=1,
@@ -182,9 +183,10 @@ def test_two_workers_of_another_scheduler_give_the_same_content(finished: tuple[
         worker_dashboard_address="127.0.0.1:0",
         resources={"train": 1},
     ) as there:
-        words = ("--cluster.address", there.scheduler_address)
+        words = (*ingested, "--cluster.address", there.scheduler_address)
         ran = job.run("run_optimized_pipeline.py", tmp_path, *job.SMOKE, *words)
         assert ran.status == 0, ran.err + ran.out[-2000:]
+        assert ran.states == {"ingest": "reused", **dict.fromkeys(STAGES[1:], "done")}
         assert len(there.workers) == 2, "the run ended a cluster that was not its own"
     one, two = (json.loads((r / "manifest.json").read_text())["stages"] for r in (first, ran.folder))
     assert {s: two[s]["content"] for s in STAGES} == {s: one[s]["content"] for s in STAGES}

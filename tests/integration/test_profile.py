@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import pstats
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,7 @@ BOARD = importlib.util.find_spec("tensorboard") is not None
 
 def test_stages_that_ran_have_their_profiles_and_make_the_same(finished: tuple[Path, job.Ran], tmp_path: Path) -> None:
     folder, _ = finished
-    shutil.copytree(folder / "data" / "stages", tmp_path / "data" / "stages", ignore=shutil.ignore_patterns(*RUN))
-    words = (*job.SMOKE, "--lake.path", str(folder / "data" / "lake"))
+    words = (*job.SMOKE, *job.before("train", folder, tmp_path))
     extra = ("--run.tensorboard", "true") if BOARD else ()
     ran = job.run("run_optimized_pipeline.py", tmp_path, *words, "--profile", *extra)
     assert ran.status == 0, ran.err

@@ -90,24 +90,23 @@ def pids(cluster: Cluster) -> list[int]:
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_lost_rank_ends_the_stage_at_once_and_the_next_run_goes_on(
-    features: Path, whole: dict[str, Any], tmp_path: Path, victim: int
+    cluster: Cluster, features: Path, whole: dict[str, Any], tmp_path: Path, victim: int
 ) -> None:
     killed: list[float] = []
 
     def emit(kind: str, /, **fields: Any) -> None:
         if kind == "epoch" and fields["model"] == "lstm" and fields["epoch"] == 2 and not killed:
-            os.kill(pids(own)[victim], signal.SIGKILL)
+            os.kill(pids(cluster)[victim], signal.SIGKILL)
             killed.append(time.monotonic())
 
     section = of_ranks(2, dropout=0.3, num_epochs=6, checkpoint_s=0.01)
-    with Cluster(ClusterSection(device="cpu", max_workers=2, threads=2)) as own:
-        with pytest.raises(ClusterError, match=r"expected 2 workers to train together, lost .*start the run again"):
-            run(own, features, tmp_path, section, emit)
-        assert time.monotonic() - killed[0] < 15
-        assert load(tmp_path / "fold-0" / "lstm-0" / "last.pt")["epoch"] >= 3
-        again = Recorder()
-        own.client().wait_for_workers(2, timeout=30)
-        result = run(own, features, tmp_path, section, again)
+    with pytest.raises(ClusterError, match=r"expected 2 workers to train together, lost .*start the run again"):
+        run(cluster, features, tmp_path, section, emit)
+    assert time.monotonic() - killed[0] < 15
+    assert load(tmp_path / "fold-0" / "lstm-0" / "last.pt")["epoch"] >= 3
+    again = Recorder()
+    cluster.client().wait_for_workers(2, timeout=30)
+    result = run(cluster, features, tmp_path, section, again)
     assert again.said("goes on in epoch")
     assert result == whole["result"]
     assert_same_state(*(out / "fold-0" / "lstm-0" / "last.pt" for out in (whole["out"], tmp_path)))

@@ -220,13 +220,25 @@ def test_a_model_that_mixes_symbols_is_found(home: Path, tmp_path: Path, monkeyp
     assert "score_lstm" not in findings(told, "C6")
 
 
-def test_whole_numbers_that_batches_scale_are_found(home: Path, tmp_path: Path) -> None:
-    """An int8 score depends on the windows of its batch, and later ones are among them."""
+@pytest.mark.parametrize(("precision", "bound"), [("int8", 0.004), ("bf16", 0.02)])
+def test_fewer_bits_are_clean_within_their_bound(home: Path, tmp_path: Path, precision: str, bound: float) -> None:
+    status, told = audited(predict(home, precision=precision, max_ic_loss=1.0), tmp_path, *QUICK)
+    assert (status, told["bound"]["batches"]) == (0, bound), told["checks"]
+
+
+def test_whole_numbers_that_batches_scale_are_found(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One scale for a batch: a score depends on the windows beside it, and later ones are among them."""
+
+    def rounded(x_RI: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        scale = x_RI.abs().max() / 127
+        return (x_RI / scale).round().to(torch.int8), scale.expand(len(x_RI), 1)
+
+    monkeypatch.setattr("training.int8.rounded", rounded)
     status, told = audited(predict(home, precision="int8", max_ic_loss=1.0), tmp_path, *QUICK)
     assert status == 1 and findings(told, "C1").keys() == {"score_lstm"}
     assert findings(told, "C1")["score_lstm"]["what"] == "scored again in other batches, fold 0"
-    status, told = audited(predict(home, precision="bf16", max_ic_loss=1.0), tmp_path, *QUICK)
-    assert (status, told["bound"]["batches"]) == (0, 0.02), told["checks"]
 
 
 def test_a_scaler_fitted_on_later_rows_is_found(home: Path, tmp_path: Path) -> None:
