@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -75,8 +76,8 @@ class RunSection(Section):
 
 
 class Config(BaseSettings):
-    """All sections. Sources, the later wins: configs/base.yaml, --config files, environment PIPELINE__SECTION__KEY,
-    --section.key.
+    """All sections. Sources of `load`, the later wins: configs/base.yaml, --config files, environment
+    PIPELINE__SECTION__KEY, --section.key.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=ENV_PREFIX, env_nested_delimiter="__")
@@ -105,7 +106,7 @@ class Config(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return env_settings, init_settings  # the command line comes before both
+        return (init_settings,)  # `load` lays all sources over each other by itself
 
 
 def load(arguments: Sequence[str], prog: str, about: str) -> tuple[Config, argparse.Namespace]:
@@ -150,7 +151,9 @@ def load(arguments: Sequence[str], prog: str, about: str) -> tuple[Config, argpa
     for key in [k for k in vars(words) if k.endswith(".end") and getattr(words, k) == "today"]:
         setattr(words, key, _today())
     try:
-        return Config(_cli_settings_source=cli(parsed_args=words), **values), words
+        for source in (EnvSettingsSource(Config), cli(parsed_args=words)):
+            values = _laid_over(values, source())
+        return Config(**values), words
     except SettingsError as error:
         raise ConfigError(
             f'expected JSON for what is no plain value, such as --features.extra \'[{{"indicator": "rsi"}}]\' or '
@@ -233,13 +236,17 @@ def _today() -> str:
     return str(krx.last_closed_session(datetime.now(UTC)))
 
 
-def _laid_over(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of both, of `over` where both have one; a section that `over` leaves empty changes nothing."""
-    out = dict(under)
+def _laid_over(under: dict[str, Any], over: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Return the values of both, of `over` where both have one; a section that `over` leaves empty changes nothing.
+    Within a setting, such as search.space, each name's value is taken whole.
+    """
+    out, whole = dict(under), path in keys()
     for key, given in over.items():
         below = out.get(key)
-        value = {} if given is None and isinstance(below, dict) else given
-        out[key] = _laid_over(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        if isinstance(below, dict) and isinstance(given, dict) and not whole:
+            out[key] = _laid_over(below, given, f"{path}.{key}".lstrip("."))
+        elif given is not None or not isinstance(below, dict):
+            out[key] = given
     return out
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from storage.emit import Emit
 from storage.section import digest_of
 from storage.store import MANIFEST, Store, read_json
+from training.columns import check_made
 from training.precision import check_scoring, resolved_precision
 from training.registry import Registry
 
@@ -175,9 +176,17 @@ class Runner:
         return done
 
     def _promoted(self, stages: Sequence[Stage]) -> Path | None:
-        """Return the folder of the registry that takes the place of the train stage's; None where that is to run."""
-        name = self.config.predict.model
-        return Registry(self.data).folder(name) if name and any(s.name == "predict" for s in stages) else None
+        """Return the folder of the registry that takes the place of the train stage's; None where that is to run.
+        DataError where its model has learned other bars or labels than the configuration makes.
+        """
+        config = self.config
+        if not config.predict.model or not any(stage.name == "predict" for stage in stages):
+            return None
+        folder = Registry(self.data).folder(config.predict.model)
+        card = read_json(folder / MANIFEST)
+        labels = [target["name"] for target in config.labels.targets()]
+        check_made(f"{card['model']} {folder.name}", card["columns"], config.features.interval, labels)
+        return folder
 
     def _reads(self, stage: Stage, stages: Sequence[Stage]) -> list[str]:
         present = {s.name for s in stages}

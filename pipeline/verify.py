@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +20,9 @@ from . import krx
 from .coverage import Coverage, by_symbol, days_of
 from .days import week_ends
 from .kis.columns import Days
+from .kis.history import torn_days
 
 KINDS = {"1d": "daily", "1w": "weekly", "1m": "minute"}
-SLACK = 1.0  # KRW: turnovers of the wire are whole
 Bools = npt.NDArray[np.bool_]
 
 
@@ -132,7 +131,7 @@ def _one(
         lacking = days[~with_trade & ~idle]
         if lacking.size:
             gaps[symbol] = lacking
-        broken = _partial(rows, own) if interval == "1m" else days[:0]
+        broken = torn_days(rows.append_column("date", pa.array(own))) if rows and interval == "1m" else days[:0]
         if broken.size:
             holes[symbol] = broken
         total["expected"] += len(days)
@@ -193,16 +192,3 @@ def _days_of(rows: pa.Table | None) -> tuple[Days, Bools]:
     return days, np.asarray(rows["volume"].to_numpy()) > 0 if "volume" in rows.column_names else np.ones(
         len(days), bool
     )
-
-
-def _partial(rows: pa.Table | None, days: Days) -> Days:
-    """Return the days with a minute that turned over more than its highest price times its shares.
-
-    A minute's turnover is the difference of two totals, so that a minute that is gone leaves its turnover to the next.
-    """
-    if rows is None:
-        return days
-    columns: dict[str, Any] = {n: rows[n].to_numpy(zero_copy_only=False) for n in ("high", "volume", "turnover")}
-    beyond = columns["turnover"] > columns["high"] * columns["volume"] + SLACK
-    found: Days = np.unique(days[beyond])
-    return found

@@ -94,6 +94,23 @@ def _minutes(interval: str) -> int:
     return int(number) * _MINUTES[interval[len(number) :]]
 
 
+def check_made(model: str, needs: Mapping[str, Any], interval: str, labels: Sequence[str]) -> None:
+    """Refuse a model of other bars or labels than those that are made. needs : what its training recorded about columns
+    (interval, targets). DataError names the model and the settings.
+    """
+    if missing := [name for name in needs["targets"] if name not in labels]:
+        raise DataError(
+            f"expected the labels {', '.join(needs['targets'])}, which the model {model} has learned, got "
+            f"{', '.join(labels)} without {', '.join(missing)}; set labels.horizons and labels.kinds as in its "
+            "training, or use another model (python scripts/models.py list)"
+        )
+    if _minutes(needs["interval"]) != _minutes(interval):
+        raise DataError(
+            f"expected bars of {needs['interval']}, which the model {model} has learned, got {interval}; set "
+            f"features.interval to {needs['interval']}, or use another model (python scripts/models.py list)"
+        )
+
+
 def check_columns(expected: Sequence[str], got: Sequence[str], where: Path) -> None:
     """Refuse features that are not, in this order, those of a model; DataError names the first difference."""
     if list(expected) == list(got):

@@ -17,6 +17,7 @@ from storage.emit import Emit
 from storage.section import digest_of
 
 from .columns import Columns, DataError, read_columns
+from .learnable import check_labels, check_moments
 from .left_out import LeftOut
 from .panel import Panel, read_panel, read_stamps
 from .remedies import nothing_left
@@ -95,19 +96,19 @@ def _sum_of(values: NDArray[Any]) -> int:
 
 
 class _Share(NamedTuple):
-    """What a fold takes of the rows: features and labels y_NH to learn, NaN where there are none; known_N and left as
-    in Dataset.
-    """
+    """What a fold takes of the rows; all but the features has the name and the meaning that it has in Dataset."""
 
     fold: Fold
     features: tuple[str, ...]
-    y_NH: NDArray[np.float32]
+    kind: Kind
+    target_NH: NDArray[np.float32]
     known_N: NDArray[np.bool_]
     left: LeftOut
 
 
 class Folds:
-    """All folds of a feature stage, checked when it is read, before one of them is used; rows are read once.
+    """All folds of a feature stage, checked with their targets when it is read, before one of them is used; rows are
+    read once.
 
     only : the number of the one fold that is wanted, whose dataset then takes the rows as they lie; otherwise each
     dataset has a scaled copy. scratch : folder for matrices that memory does not hold. DataError or SplitError when
@@ -127,6 +128,7 @@ class Folds:
         look_back = self.columns.look_back + train.window - 1
         self.folds = make_folds(read_stamps(directory), split, self.columns.largest_horizon, look_back)
         self.shared = only is None and len(self.folds) > 1
+        self._scaled = False
         self.panel = read_panel(directory, self.columns, scratch, copies=1 + self.shared)
         self._since_N = self.panel.since(self.columns.look_back)
         self._filled_KF = self._filled()
@@ -135,23 +137,20 @@ class Folds:
             self._last = self._share(fold)
 
     def dataset(self, number: int, emit: Emit, scratch: Path | None = None) -> Dataset:
-        """Return a fold with the scaler fitted on its training rows only; once where rows are not shared.
+        """Return a fold with the scaler fitted on its training rows only; once where rows are not shared, since they
+        are scaled in place: RuntimeError at a second call.
 
         Columns without a finite value in training rows are dropped and named in the log.
         """
+        if self._scaled and not self.shared:
+            raise RuntimeError(
+                f"expected one call of Folds.dataset where one fold takes the rows as they lie, got another one for "
+                f"fold {number}, whose rows are scaled already; keep the dataset or make new Folds"
+            )
+        self._scaled = True
         share = self._last if self._last.fold.number == number else self._share(self.folds[number])
-        fold, features, y_NH, known_N, left = share
+        fold, features, kind, target_NH, known_N, left = share
         train, split_N = self.train, left.split_N
-        kind = choose_kind(train.target_kind, self.panel.ts_N[(split_N == TRAIN) & np.isfinite(y_NH[:, 0])])
-        targets = [transform(kind, y_N, self.panel.ts_N, split_N == TRAIN) for y_N in y_NH.T]
-        target_NH = np.stack(targets, axis=1)
-        left.without_target(target_NH[:, 0])
-        self._check(fold, left)
-        labels = [label.name for label in self.columns.labels]
-        check_targets(target_NH[split_N == TRAIN], labels, kind)
-        if train.shuffle_labels:
-            for h in range(target_NH.shape[1]):
-                shuffle(target_NH[:, h], [split_N == TRAIN, split_N == VALID], train.seed)
         if gone := [name for name in self.columns.features if name not in features]:
             text = f"features without any value in the training rows are dropped: {', '.join(gone)}"
             emit("log", level="warning", text=text)
@@ -163,24 +162,41 @@ class Folds:
             "log",
             level="info",
             text=f"fold {number}: {len(panel.symbols)} symbols, {len(panel.ts_N):,} rows, {len(features)} features, "
-            f"labels {', '.join(labels)} ({kind}{', shuffled' if train.shuffle_labels else ''}); rows: {left.counts()}",
+            f"labels {', '.join(self._labels)} ({kind}{', shuffled' if train.shuffle_labels else ''}); rows: "
+            f"{left.counts()}",
         )
         return Dataset(self.columns, panel, scaler, fold, kind, split_N, target_NH, known_N, left)
 
     def _share(self, fold: Fold) -> _Share:
-        """Choose the rows of a fold; DataError or SplitError where a part has none."""
-        panel = self.panel
+        """Choose the rows of a fold and make their targets; DataError or SplitError where a part has nothing to learn
+        from or to score.
+        """
+        panel, train = self.panel, self.train
         left = LeftOut.of(fold, panel.ts_N, self._since_N)
         self._check(fold, left)
         split_N = left.split_N
         features = self._features(fold)
         known_N = self._known_of(features)
-        left.judge(fold, panel, _complete(panel, known_N, split_N, self.train))
+        left.judge(fold, panel, _complete(panel, known_N, split_N, train))
         self._check(fold, left)
-        learned_N = ((split_N == TRAIN) | (split_N == VALID)) & ~fold.purged(panel.ts_N, panel.end_N) & panel.member_N
+        train_N = split_N == TRAIN
+        learned_N = (train_N | (split_N == VALID)) & ~fold.purged(panel.ts_N, panel.end_N) & panel.member_N
         y_NH = np.where(learned_N[:, None], panel.y_NH, np.float32(np.nan))
-        _check_labels(panel, y_NH, split_N, self.columns, fold)
-        return _Share(fold, features, y_NH, known_N, left)
+        check_labels(panel, y_NH, split_N, self.columns.labels, fold.number)
+        kind = choose_kind(train.target_kind, panel.ts_N[train_N & np.isfinite(y_NH[:, 0])])
+        target_NH = np.stack([transform(kind, y_N, panel.ts_N, train_N) for y_N in y_NH.T], axis=1)
+        left.without_target(target_NH[:, 0])
+        self._check(fold, left)
+        check_targets(target_NH[train_N], self._labels, kind)
+        check_moments(panel.ts_N[left.used(TRAIN)], train.loss, train.models, fold.number)
+        if train.shuffle_labels:
+            for target_N in target_NH.T:
+                shuffle(target_N, [train_N, split_N == VALID], train.seed)
+        return _Share(fold, features, kind, target_NH, known_N, left)
+
+    @property
+    def _labels(self) -> list[str]:
+        return [label.name for label in self.columns.labels]
 
     def _check(self, fold: Fold, left: LeftOut) -> None:
         if part := left.empty():
@@ -233,18 +249,3 @@ def _complete(
     out_N = np.zeros(len(split_N), np.bool_)
     out_N[ends_W[whole_W | (split_N[ends_W] != TRAIN)]] = True
     return out_N
-
-
-def _check_labels(
-    panel: Panel, y_NH: NDArray[np.float32], split_N: NDArray[np.int8], columns: Columns, fold: Fold
-) -> None:
-    for name, code in (("train", TRAIN), ("valid", VALID)):
-        rows = split_N == code
-        for h, label in enumerate(columns.labels):
-            if not np.isfinite(y_NH[rows, h]).any():
-                before = int(np.isfinite(panel.y_NH[rows, h]).sum())
-                raise DataError(
-                    f"expected known labels {label.name} in {name} of fold {fold.number}, got {int(rows.sum())} rows "
-                    f"of which {before} have a label and none is left after purging; shorten the label's horizon, "
-                    "ingest a longer history or move the boundaries of split.*"
-                )

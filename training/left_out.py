@@ -16,9 +16,10 @@ from .splits import GAP, NAMES, TEST, TRAIN, Fold
 
 # outside : of no part, before a rolling training or after the test;  embargo : left out before a boundary;  look_back :
 # training whose features or windows would read validation or test;  not_member : not in the universe;  warm_up : no
-# complete window ends there;  unlabelled : nothing to learn or judge is known;  purged : the label ends in another part
-REASONS = ("outside", "embargo", "look_back", "not_member", "warm_up", "unlabelled", "purged")
-OUTSIDE, EMBARGO, LOOK_BACK, NOT_MEMBER, WARM_UP, UNLABELLED, PURGED, USED = range(len(REASONS) + 1)
+# complete window ends there;  unlabelled : nothing to learn or judge is known;  purged : the label ends in another
+# part;  one_symbol : no other symbol of the moment is left to compare with
+REASONS = ("outside", "embargo", "look_back", "not_member", "warm_up", "unlabelled", "purged", "one_symbol")
+OUTSIDE, EMBARGO, LOOK_BACK, NOT_MEMBER, WARM_UP, UNLABELLED, PURGED, ONE_SYMBOL, USED = range(len(REASONS) + 1)
 
 
 @dataclass
@@ -60,8 +61,13 @@ class LeftOut:
             self.why_N[(self.why_N == USED) & rows_N] = why
 
     def without_target(self, target_N: NDArray[np.float32]) -> None:
-        """Say which rows of training and validation have a label, but nothing to learn: NaN among the targets (N,)."""
-        self.why_N[(self.why_N == USED) & (self.part_N != TEST) & np.isnan(target_N)] = UNLABELLED
+        """Say which rows of training and validation have a label, but no target (N,): a rank among one symbol."""
+        self.why_N[(self.why_N == USED) & (self.part_N != TEST) & np.isnan(target_N)] = ONE_SYMBOL
+
+    def used(self, part: int) -> NDArray[np.bool_]:
+        """Say which rows (N,) a part uses."""
+        out_N: NDArray[np.bool_] = (self.why_N == USED) & (self.part_N == part)
+        return out_N
 
     def empty(self) -> str:
         """Return the name of a part without a row to learn from or, in the test, to score; "" where all have some."""

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .columns import DataError
 from .parallel import Ranks
 from .section import TrainSection
 from .windows import cut, whole_moments
@@ -40,7 +39,7 @@ class Step(NamedTuple):
 class Plan:
     """Plan the training on windows that end at rows ends_W; moment_N is the time of each row.
 
-    compares : the loss compares the windows of a moment, which then stays whole; DataError where each has only one.
+    compares : the loss compares the windows of a moment, which then stays whole.
     """
 
     def __init__(
@@ -49,11 +48,6 @@ class Plan:
         self.ends_W, self.moment_N, self.train, self.compares, self.ranks = ends_W, moment_N, train, compares, ranks
         self.drawn = min(train.windows_per_epoch or len(ends_W), len(ends_W))
         self.step_size = train.batch_size * train.gradient_accumulation_steps
-        if compares and np.unique(moment_N[ends_W], return_counts=True)[1].max() < 2:
-            raise DataError(
-                f"expected moments with at least two symbols for train.loss {train.loss}, which compares them, got one "
-                "in each; use mse, huber or bce"
-            )
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Return an epoch's windows, whose order depends on seed and epoch alone; moment by moment where the loss

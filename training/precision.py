@@ -13,8 +13,8 @@ from typing import Literal
 
 from .section import PredictSection, Range, TrainSection
 
-Precision = Literal["off", "bf16", "fp16"]
-BF16_UNITS = frozenset({"avx512_bf16", "amx_bf16"})
+Precision = Literal["off", "partly", "bf16", "fp16"]
+_UNITS: dict[str, Precision] = {"amx_bf16": "bf16", "avx512_bf16": "partly"}  # flag of a CPU, the best first
 _CPUINFO = Path("/proc/cpuinfo")
 _AMPERE, _VOLTA = 8, 7  # major compute capability from which bf16, and from which fp16, is fast
 
@@ -26,7 +26,8 @@ class PrecisionError(ValueError):
 def resolved_precision(section: TrainSection, device: str) -> Precision:
     """Return the precision that training on `device` ("cpu" or "gpu") takes; PrecisionError for fp16 on a CPU.
 
-    `auto` is bf16 where the hardware multiplies it natively, fp16 on GPUs that only have that, else off.
+    `auto` is bf16 where the hardware multiplies it natively, on a CPU with AVX-512 alone partly, fp16 on GPUs that only
+    have that, else off.
     """
     asked = section.mixed_precision
     if asked == "fp16" and device == "cpu":
@@ -34,7 +35,7 @@ def resolved_precision(section: TrainSection, device: str) -> Precision:
     if asked != "auto":
         return asked
     if device == "cpu":
-        return "bf16" if BF16_UNITS & _cpu_flags() else "off"
+        return next((precision for flag, precision in _UNITS.items() if flag in _cpu_flags()), "off")
     major = _least_capability()
     return "bf16" if major >= _AMPERE else "fp16" if major >= _VOLTA else "off"
 

@@ -19,7 +19,7 @@ from storage.schema import TS, content_digest
 from storage.section import digest_of
 from storage.store import read_json, write_json, write_parquet
 
-from .columns import DataError, check_columns, read_columns
+from .columns import DataError, check_columns, check_made, read_columns
 from .evaluate import Evaluated, evaluate
 from .export import export_all
 from .hardware import torch_threads
@@ -44,8 +44,8 @@ def predict_all(
     test, with a known label or not. The gap before the test counts as validation in the rows, so that scores have no
     hole, but neither it nor labels that end in the test count in its metrics. The score of a model is the mean over
     its seeds; the first label's is score_<model>, another one's score_<model>_<label>. Models stand in the order of
-    train.models, the baseline last. DataError when the features are not those of the models, PredictError when
-    another precision than float32 costs too much.
+    train.models, the baseline last. DataError when features, labels or bars are not those of the models, PredictError
+    when another precision than float32 costs too much.
 
     `trained` : a train stage, or a model of the registry, which is laid out alike.
     """
@@ -53,7 +53,7 @@ def predict_all(
     folds = [Fold.from_json(value) for value in read_json(trained / "folds.json")]
     of_folds = [Learned.read(trained / f"fold-{fold.number}") for fold in folds]
     models = _in_order(of_folds[0].files, trained)
-    rows = _rows(features, of_folds, out)
+    rows = _rows(features, trained, of_folds, out)
     parts: list[pa.Table] = []
     gates: list[dict[str, Any]] = []
     with torch_threads(section.threads):
@@ -99,11 +99,18 @@ def _in_order(names: Iterable[str], trained: Path) -> list[str]:
     return sorted(names, key=lambda name: (name == BASELINE, fitted.index(name) if name in fitted else len(fitted)))
 
 
-def _rows(features: Path, of_folds: Sequence[Learned], scratch: Path) -> Panel:
-    """Read the rows that the models of all folds score; DataError where their features or labels are others."""
+def _rows(features: Path, trained: Path, of_folds: Sequence[Learned], scratch: Path) -> Panel:
+    """Read the rows that the models of all folds score; DataError where their features, labels or bars are others."""
+    where, model = Path(features) / "columns.json", f"{trained.parent.name}/{trained.name}"
+    made = read_json(where)
+    for learned in of_folds:
+        check_made(model, learned.columns, made["interval"], [target["name"] for target in made["targets"]])
     columns = read_columns(features, of_folds[0].columns["targets"])
     for learned in of_folds:
-        check_columns(learned.columns["offered"], columns.features, Path(features) / "columns.json")
+        try:
+            check_columns(learned.columns["offered"], columns.features, where)
+        except DataError as error:
+            raise DataError(f"model {model}: {error}") from error
     return read_panel(features, columns, scratch, copies=min(len(of_folds), 2))
 
 

@@ -73,7 +73,8 @@ def gate(
     exact, other = (mean_rank_ic(score_W, y_W, sections) for score_W in scores)
     if not (isfinite(exact) and isfinite(other) and exact - other <= allowed):
         raise PredictError(
-            f"expected {name} in {precision} to lose at most {allowed:g} of its validation rank IC (predict.max_ic_loss"
-            f"), got {other:.4f} against {exact:.4f} in float32 over {len(y_W)} windows; use another predict.precision"
+            f"expected {name} in {precision} to lose at most {allowed:g} of its validation rank IC "
+            f"(predict.max_ic_loss), got {other:.4f} against {exact:.4f} in float32, {exact - other:.2g} less, over "
+            f"{len(y_W)} windows; use another predict.precision"
         )
     return {"float32": exact, precision: other, "windows": len(y_W)}

@@ -117,9 +117,12 @@ class Registry:
             return self._add(history, "promote", digest, candidate.model, candidate.stage, why)
 
     def pin(self, why: str = "", *, on: bool = True) -> dict[str, Any]:
-        """Protect the model in use from being replaced, or (on=False) no longer."""
+        """Protect the model in use from being replaced, or (on=False) no longer. RegistryError where it is damaged."""
         with self._writing() as history:
-            return self._again(history, self.folder(IN_USE), "pin" if on else "unpin", why)
+            folder = self.folder(IN_USE)
+            if on:
+                check(folder)
+            return self._again(history, folder, "pin" if on else "unpin", why)
 
     def rollback(self, why: str = "", *, force: bool = False) -> dict[str, Any]:
         """Put the model in use that was before the present one; RegistryError where there was none, where it is no

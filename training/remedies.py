@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .splits import SplitSection
 
-_LABELS = "shorten the labels (labels.horizons)"
+_LABELS, _WINDOW = "shorten the labels (labels.horizons)", "shorten train.window"
 _TAKERS = {  # of timestamps: what they are called, and what to do about them
-    "embargo": ("the embargo", f"{_LABELS} or lower split.embargo"),
-    "look_back": ("the look-back", "shorten train.window or choose features that look back less (features.set)"),
-    "not_member": ("the universe", "widen universe.*"),
-    "warm_up": ("the warm-up", "shorten train.window or choose features that are known sooner (features.set)"),
-    "unlabelled": ("unknown labels", f"{_LABELS} or choose another train.target_kind"),
-    "purged": ("the purge", _LABELS),
+    "embargo": ("the embargo", (_LABELS, "lower split.embargo")),
+    "look_back": ("the look-back", (_WINDOW, "choose features that look back less (features.set)")),
+    "not_member": ("the universe", ("widen universe.*",)),
+    "warm_up": ("the warm-up", (_WINDOW, "choose features that are known sooner (features.set)")),
+    "unlabelled": ("unknown labels", (_LABELS,)),
+    "purged": ("the purge", (_LABELS,)),
+    "one_symbol": (
+        "moments with one symbol, which has no rank,",
+        ("set train.target_kind to return", "ingest more symbols"),
+    ),
 }
 
 
@@ -23,11 +27,12 @@ def nothing_left(
     fold: int, part: str, planned: int, took: Mapping[str, int], split: SplitSection, detail: str = ""
 ) -> str:
     """Return the message about a part without a timestamp to use. planned : those between its boundaries; took : how
-    many of them went for each reason.
+    many of them went for each reason; what is to be done about the one with the most stands before the others.
     """
     takers = [(*_TAKERS[name], count) for name, count in took.items() if count]
     told = " and ".join(f"{name} took {count}" for name, _, count in takers)
-    ways = dict.fromkeys([_room(split, part), *(remedy for _, remedy, _ in takers)])
+    most = sorted(takers, key=lambda taker: -taker[2])
+    ways = dict.fromkeys([_room(split, part), *(remedy for _, remedies, _ in most for remedy in remedies)])
     return (
         f"expected timestamps to use in each part of every fold, got none in {part} of fold {fold}: of "
         f"{planned} between its boundaries{told and f' {told}'}{detail and f' ({detail})'}; "

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from storage.store import StoreError, read_json
 
 _CHUNK = 1 << 18
 _NORMAL_IQR = 1.3489795  # interquartile range of a standard normal
@@ -67,10 +70,22 @@ class Scaler:
         }
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Self:
-        return cls(
-            tuple(value["features"]),
-            np.asarray(value["center"], np.float32),
-            np.asarray(value["scale"], np.float32),
-            float(value["clip"]),
-        )
+    def read(cls, path: Path) -> Self:
+        """Read a file of `to_json`; StoreError names it where it holds something else."""
+        value = read_json(path)
+        try:
+            found = cls(
+                tuple(map(str, value["features"])),
+                np.asarray(value["center"], np.float32),
+                np.asarray(value["scale"], np.float32),
+                float(value["clip"]),
+            )
+            whole = found.center_F.shape == found.scale_F.shape == (len(found.features),)
+        except (LookupError, TypeError, ValueError):
+            whole = False
+        if not whole:
+            raise StoreError(
+                f"expected a scaler with features, center, scale and clip at {path}, got something else; remove the "
+                "folder of its stage or model and train again"
+            )
+        return found

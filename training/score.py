@@ -61,8 +61,8 @@ class Learned:
     def read(cls, place: Path) -> Self:
         """Read a folder fold-<k>; DataError without a model, StoreError where its files are not of one training."""
         columns = read_json(place / "columns.json")
-        scaler = Scaler.from_json(read_json(place / "scaler.json"))
-        if list(scaler.features) != columns["features"]:
+        scaler = Scaler.read(place / "scaler.json")
+        if list(scaler.features) != columns.get("features"):
             raise StoreError(
                 f"expected one set of features in {place}, got different ones in scaler.json and columns.json; train "
                 "again"

@@ -63,8 +63,10 @@ class TrainSection(Section):
     )  # fmt: skip
     weight_decay: float = setting(1e-2, "weight decay of AdamW", ge=0, le=10)
     gradient_clip: float = setting(1.0, "largest norm of a gradient; 0 = no clipping", ge=0)
-    mixed_precision: Literal["auto", "off", "bf16", "fp16"] = setting(
-        "auto", "auto = what the hardware does well: bf16 where it is native (GPU or CPU), fp16 on older GPUs, else off"
+    mixed_precision: Literal["auto", "off", "partly", "bf16", "fp16"] = setting(
+        "auto",
+        "partly = bf16 for all networks but the transformer, which AVX-512 slows down; auto = what the hardware does "
+        "well: bf16 on GPUs and CPUs with AMX, partly on CPUs with AVX-512 for it, fp16 on older GPUs, else off",
     )
     hidden_size: int = setting(64, "width of a network", ge=1, le=4096)
     layers: int = setting(0, "layers of a network; 0 = 1 of an LSTM, 4 of a TCN, 2 of a transformer", ge=0, le=64)
@@ -166,12 +168,13 @@ class Range(Section):
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         if bool(self.choices) == (self.low is not None and self.high is not None):
-            raise ValueError("give either choices, or low and high")
+            given = [name for name in ("choices", "low", "high") if getattr(self, name) not in (None, ())]
+            raise ValueError(f"expected either choices, or low and high, got {' and '.join(given) or 'none of them'}")
         if not self.choices and self.low is not None and self.high is not None:
             if self.low > self.high:
-                raise ValueError(f"low ({self.low:g}) must not be above high ({self.high:g})")
+                raise ValueError(f"expected low up to high, got low {self.low:g} and high {self.high:g}")
             if self.log and (self.low <= 0 or self.step is not None):
-                raise ValueError("log needs low > 0 and no step")
+                raise ValueError(f"expected low > 0 and no step beside log, got low {self.low:g}, step {self.step}")
         return self
 
     def whole(self) -> Sequence[Any]:
@@ -193,7 +196,7 @@ class Range(Section):
                 raise ValueError(f"expected whole numbers for {name}, got {', '.join(f'{n:g}' for n in numbers)}")
             ends = [int(n) if is_whole(name) else n for n in numbers[:2]]
         if name == "mixed_precision" and "auto" in ends:
-            raise ValueError("expected off, bf16 or fp16 for mixed_precision, got auto, which is one of them")
+            raise ValueError("expected off, partly, bf16 or fp16 for mixed_precision, got auto, which is one of them")
         for end in ends:
             try:
                 TrainSection.model_validate({name: end})

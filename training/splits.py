@@ -82,11 +82,21 @@ class SplitSection(Section):
     @model_validator(mode="after")
     def _room_for_all(self) -> Self:
         if self.valid_start is None and self.test_start is None and self.train_fraction + self.valid_fraction >= 1:
-            raise ValueError("train_fraction + valid_fraction must stay below 1, so that a test is left")
+            raise ValueError(
+                "expected split.train_fraction + split.valid_fraction below 1, so that a test is left, got "
+                f"{self.train_fraction:g} + {self.valid_fraction:g}; lower one of them"
+            )
         if (self.valid_start is None) != (self.test_start is None):
-            raise ValueError("give both valid_start and test_start, or neither")
+            given, other = ("valid_start", "test_start") if self.valid_start else ("test_start", "valid_start")
+            raise ValueError(
+                f"expected both split.valid_start and split.test_start or neither, got split.{given} "
+                f"{getattr(self, given)} alone; give split.{other} as well"
+            )
         if self.valid_start and self.test_start and self.valid_start >= self.test_start:
-            raise ValueError(f"valid_start ({self.valid_start}) must lie before test_start ({self.test_start})")
+            raise ValueError(
+                f"expected split.valid_start before split.test_start, got {self.valid_start} and {self.test_start}; "
+                "set a later split.test_start"
+            )
         if self.kind == "kfold" and self.folds < 3:
             raise ValueError(f"expected split.folds of at least 3 for kfold (train, valid, test), got {self.folds}")
         return self

@@ -92,7 +92,7 @@ class Loop:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
         )
-        self.precision, self.said = autocast_type(train, device)
+        self.precision, self.said = autocast_type(train, device, name)
         self.grad_scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.fingerprint = data.fingerprint(train, name) if out else ""
         self.micro = train.batch_size
@@ -122,8 +122,12 @@ class Loop:
                 row = self._one_epoch()
             merit = merit_of(row, self.train)
             best = merit_of(self.history[self.best_epoch], self.train) if self.history else nan
+            first = not self.history
+            if first and not isfinite(merit):
+                text = f"{self.name}: the validation has no rank IC (scores or targets are all the same): set "
+                self.emit("log", level="warning", text=text + "train.early_stopping loss, or give it more moments")
             self.history.append(row)
-            if merit > best or not isfinite(best):
+            if first or merit > best or (isfinite(merit) and not isfinite(best)):
                 self.best_epoch, self.stale, self.best_state = self.epoch, 0, weights_of(self.model)
             else:
                 self.stale += 1
@@ -257,8 +261,9 @@ class Loop:
 
     def _diverged(self, what: str) -> str:
         kept = f"the last good state is kept in {self.out}" if self.out and self.history else "no epoch was finished"
+        largest = float(torch.nan_to_num(self.target_NH, nan=0.0).abs().max())
         return (
             f"expected finite numbers, but {what} not; {kept}. Lower train.learning_rate "
-            f"({self.train.learning_rate:g}), "
-            f"set train.gradient_clip (now {self.train.gradient_clip:g}) or train.mixed_precision off"
+            f"({self.train.learning_rate:g}), set train.gradient_clip (now {self.train.gradient_clip:g}) or "
+            f"train.mixed_precision off; the largest target is {largest:.3g}"
         )

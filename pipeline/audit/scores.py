@@ -59,6 +59,9 @@ def scores(words: list[str], prog: str) -> int:
         folder = cli.run_folder(config, configuration.as_yaml(config))
         with RunLog(folder, config.run.log_level) as log:
             log.stage = "audit"
+            predict = manifests["predict"]
+            text = f"predictions {predict['key']}, made {predict['made']} with the models of {predict['trained']}"
+            log.emit("log", level="info", text=text)
             outcomes = [Outcome(name) for name in checks]
             held(case, ACTS, outcomes, tries=mine.tries, seed=mine.seed, emit=log.emit)
             done = Audit(tuple(outcomes), manifests["predict"]["content"])

@@ -18,7 +18,8 @@ class BacktestSection(Section):
 
     model: Literal["auto", "lstm", "tcn", "transformer", "ridge", "trees"] = setting(
         "auto",
-        "whose scores are traded; auto = the model of the registry that predict takes, or the first of train.models",
+        "whose scores are traded; auto = the model of the registry that predict takes, or the first of train.models, "
+        "the baseline ridge last",
     )
     split: Literal["valid", "test"] = setting("test", "which part of the predictions is traded")
     mode: Literal["auto", "top_k", "time_series"] = setting(

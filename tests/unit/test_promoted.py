@@ -99,6 +99,10 @@ def test_a_damaged_model_is_not_used_and_not_rolled_back_to(tmp_path: Path) -> N
     write_stage(tmp_path, "bbbb", TRAIN.model_copy(update={"seed": 7}))
     assert registry.promote(tmp_path / "stages" / "train" / "bbbb", "lstm", force=True)["digest"] == last
     check(registry.folder("registry"))
+    path = tmp_path / "models" / last / "fold-0" / "lstm-7" / "best.pt"
+    path.write_bytes(path.read_bytes()[::-1])
+    with pytest.raises(CheckpointError):
+        registry.pin()
 
 
 def test_promoting_again_mends_a_damaged_model(tmp_path: Path) -> None:

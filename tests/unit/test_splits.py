@@ -211,7 +211,7 @@ def test_an_embargo_shorter_than_the_longest_label_is_refused() -> None:
         (
             SplitSection(train_fraction=0.7, valid_fraction=0.02),
             r"valid of fold 0: of 2 between its boundaries the embargo took 2 \(.*raise split\.valid_fraction, shorten "
-            r"the labels \(labels\.horizons\) or lower split\.embargo",
+            r"the labels \(labels\.horizons\), lower split\.embargo, or ingest",
         ),
         (
             SplitSection(kind="kfold", folds=3),
@@ -274,6 +274,33 @@ def test_a_setting_without_an_effect_is_refused(values: dict[str, object], told:
 def test_a_command_line_that_changes_nothing_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^split: expected split\.folds for walk_forward or kfold alone, got 9"):
         load(["--split.folds", "9"], "test", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["--split.valid_start", "2026-01-01"],
+            "expected both split.valid_start and split.test_start or neither, got split.valid_start 2026-01-01 alone; "
+            "give split.test_start as well",
+        ),
+        (
+            ["--split.valid_start", "2026-02-01", "--split.test_start", "2026-01-01"],
+            "expected split.valid_start before split.test_start, got 2026-02-01 and 2026-01-01; set a later "
+            "split.test_start",
+        ),
+        (
+            ["--split.train_fraction", "0.9"],
+            "expected split.train_fraction + split.valid_fraction below 1, so that a test is left, got 0.9 + 0.15; "
+            "lower one of them",
+        ),
+    ],
+)
+def test_boundaries_that_cannot_be_are_told_alone(words: list[str], told: str) -> None:
+    """Without the section's other values, nor a file that the given ones are not from."""
+    with pytest.raises(ConfigError) as caught:
+        load(words, "test", "")
+    assert str(caught.value) == f"split: {told}"
 
 
 @pytest.mark.parametrize(

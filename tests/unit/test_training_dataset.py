@@ -220,9 +220,34 @@ def test_labels_that_are_all_unknown_are_an_error(tmp_path: Path) -> None:
 
 def test_ranks_of_one_symbol_are_nothing_to_learn(tmp_path: Path) -> None:
     write_blocks(tmp_path, **{**SMALL, "symbols": 1, "groups": 1})
-    told = r"got none in train of fold 0: .* unknown labels took 3\d and .*choose another train\.target_kind"
-    with pytest.raises(SplitError, match=told):
+    told = r"got none in train of fold 0: .* moments with one symbol, .* took 3\d; .*set train\.target_kind to return,"
+    with pytest.raises(SplitError, match=told) as caught:
         prepare(tmp_path, SplitSection(), TrainSection(window=5, target_kind="rank"), silent)
+    said = str(caught.value)
+    assert "unknown labels" not in said and said.count("shorten the labels (labels.horizons)") == 1
+    assert said.index("set train.target_kind") < said.index("shorten"), "what took the most is mended first"
+
+
+def test_rows_without_another_to_compare_with_are_counted_apart(tmp_path: Path) -> None:
+    """A label that is known is not counted as unknown where its moment has no second one."""
+    write_blocks(tmp_path, **SMALL)
+
+    def alone(table: pa.Table) -> pa.Table:
+        late = stamps(table) >= np.unique(stamps(table))[10]
+        others = np.array(table.column("symbol").to_pylist()) != "000000"
+        return set_column(table, "y_2", np.where((stamps(table) < np.unique(stamps(table))[20]) & late & others,
+                                                 np.float32(np.nan), table.column("y_2").to_numpy()))  # fmt: skip
+
+    edit(tmp_path, alone)
+    ranks, returns = (
+        prepare(tmp_path, SplitSection(), TrainSection(window=5, target_kind=kind), silent)
+        for kind in ("rank", "return")
+    )
+    assert ranks.counts["one_symbol"] == 10 and returns.counts["one_symbol"] == 0
+    assert ranks.counts["unlabelled"] == returns.counts["unlabelled"] >= 5 * 10
+    for data in (ranks, returns):
+        used = (data.left.part_N == TRAIN).sum() - sum(data.left.rows(TRAIN).values())
+        assert used == len(data.windows(TRAIN, FIVE)) == data.left.used(TRAIN).sum()
 
 
 def test_a_second_label_without_values_is_named(tmp_path: Path) -> None:
@@ -303,6 +328,23 @@ def test_folds_read_the_rows_once_and_share_them_unscaled(tmp_path: Path, monkey
     assert len(read) == len(set(read)) == 2
     alone = Folds(tmp_path, SplitSection(), FIVE)
     assert np.shares_memory(alone.panel.x_NF, alone.dataset(0, silent).panel.x_NF), "one fold needs no copy"
+
+
+@pytest.mark.parametrize(("split", "only"), [(SplitSection(), None), (KFOLD, 2)])
+def test_rows_that_no_fold_shares_are_scaled_once(tmp_path: Path, split: SplitSection, only: int | None) -> None:
+    write_blocks(tmp_path, **SMALL)
+    folds, number = Folds(tmp_path, split, FIVE, only=only), only or 0
+    once = folds.dataset(number, silent).panel.x_NF.copy()
+    with pytest.raises(RuntimeError, match=rf"expected one call of Folds\.dataset .* for fold {number}"):
+        folds.dataset(number, silent)
+    assert np.array_equal(folds.panel.x_NF, once, equal_nan=True)
+
+
+def test_shared_rows_give_the_same_fold_again(tmp_path: Path) -> None:
+    write_blocks(tmp_path, **SMALL)
+    folds = Folds(tmp_path, KFOLD, FIVE.model_copy(update={"shuffle_labels": True}))
+    one, two = folds.dataset(3, silent), folds.dataset(3, silent)
+    assert same_fit(one, two) and np.array_equal(one.panel.x_NF, two.panel.x_NF, equal_nan=True)
 
 
 def test_shared_rows_go_to_a_file_where_memory_holds_one_matrix_alone(

@@ -15,7 +15,7 @@ from storage.store import read_json
 from tests.feature_blocks import DAY_US, Recorder, edit, write_blocks
 from tests.unit.test_training_predict import PREDICT, TRAIN, check_scores, folds_of, keys_of
 from training import panel
-from training.columns import read_columns
+from training.columns import DataError, read_columns
 from training.panel import read_panel
 from training.predict import predict_all
 from training.section import TrainSection
@@ -107,6 +107,42 @@ def test_an_impossible_fold_is_told_before_any_is_trained(tmp_path: Path, change
     with pytest.raises(SplitError, match=rf"got none in {told}"):
         train_all(features, tmp_path / "train", SplitSection(kind="kfold", folds=4), train, "cpu", silent)
     assert not list((tmp_path / "train").rglob("*.pt"))
+
+
+def alone(table: pa.Table) -> pa.Table:
+    """Leave labels to one symbol from day 100 on."""
+    ts, symbol = table["ts"].cast(pa.int64()).to_numpy(), np.array(table["symbol"].to_pylist())
+    late = (ts >= np.unique(ts)[100]) & (symbol != "000000")
+    y = np.where(late, np.float32(np.nan), table["y_2"].to_numpy())
+    return table.set_column(table.column_names.index("y_2"), "y_2", pa.array(y))
+
+
+def even(table: pa.Table) -> pa.Table:
+    """Give all symbols the same label from day 100 on."""
+    ts = table["ts"].cast(pa.int64()).to_numpy()
+    y = np.where(ts >= np.unique(ts)[100], np.float32(0.5), table["y_2"].to_numpy())
+    return table.set_column(table.column_names.index("y_2"), "y_2", pa.array(y))
+
+
+@pytest.mark.parametrize(
+    ("change", "train", "error", "told"),
+    [
+        (alone, {"target_kind": "rank"}, SplitError, r"valid of fold 2: .* moments with one symbol, .*took 2\d; "),
+        (alone, {"target_kind": "return", "loss": "ic"}, DataError, r"for train\.loss ic, .* of fold 3; use mse"),
+        (even, {"target_kind": "excess"}, DataError, r"targets that differ .* got 0 in all \d+ of y_2 \(excess\)"),
+    ],
+)
+def test_targets_of_all_folds_are_made_before_any_is_trained(
+    tmp_path: Path, change: Any, train: dict[str, Any], error: type[Exception], told: str
+) -> None:
+    """Four refits on 20 days each: the first has something to learn, a later one has not."""
+    features = write_blocks(tmp_path / "features", symbols=3, groups=1)
+    edit(features, change)
+    split = SplitSection(kind="walk_forward", folds=4, train_window=20, train_fraction=0.5)
+    asked, emit = TRAIN.model_copy(update={**train, "num_epochs": 1}), Recorder()
+    with pytest.raises(error, match=told):
+        train_all(features, tmp_path / "train", split, asked, "cpu", emit)
+    assert not list((tmp_path / "train").rglob("*.pt")) and not emit.of("epoch")
 
 
 def test_models_stand_in_the_order_asked_for_and_rows_are_read_once(

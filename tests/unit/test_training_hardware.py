@@ -15,7 +15,7 @@ from tests.fits import NETWORKS, SHORT, TINY, validated
 from training.dataset import Dataset, prepare
 from training.fit import fit_model
 from training.hardware import autocast_type, torch_threads
-from training.precision import BF16_UNITS, PrecisionError
+from training.precision import PrecisionError
 from training.section import NetworkName, TrainSection
 from training.splits import SplitSection
 
@@ -41,12 +41,14 @@ def test_threads_are_set_and_restored() -> None:
 def test_precision_is_chosen_by_hardware_and_said(dataset: Dataset) -> None:
     auto = TrainSection()
     off, bf16, fp16 = (auto.model_copy(update={"mixed_precision": name}) for name in ("off", "bf16", "fp16"))
-    assert autocast_type(off, "cpu")[0] is None
-    assert autocast_type(bf16, "cpu")[0] is torch.bfloat16
+    assert autocast_type(off, "cpu", "lstm")[0] is None
+    assert autocast_type(bf16, "cpu", "transformer")[0] is torch.bfloat16
+    partly = auto.model_copy(update={"mixed_precision": "partly"})
+    assert [autocast_type(partly, "cpu", name)[0] for name in NETWORKS] == [torch.bfloat16, torch.bfloat16, None]
     with pytest.raises(PrecisionError, match=r"GPU because train\.mixed_precision is 'fp16'"):
-        autocast_type(fp16, "cpu")
-    native = any(torch.cpu.get_capabilities().get(n) for n in BF16_UNITS)
-    chosen, name = autocast_type(auto, "cpu")
+        autocast_type(fp16, "cpu", "lstm")
+    native = any(torch.cpu.get_capabilities().get(n) for n in ("avx512_bf16", "amx_bf16"))
+    chosen, name = autocast_type(auto, "cpu", "lstm")
     assert (chosen is torch.bfloat16) == native
     emit = Recorder()
     fit_model("lstm", dataset, TrainSection(**{**SHORT, "mixed_precision": "auto"}), "cpu", emit)

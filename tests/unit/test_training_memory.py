@@ -17,7 +17,7 @@ from tests.feature_blocks import Recorder, write_blocks
 from tests.fits import TINY, validated
 from training.dataset import Dataset, prepare
 from training.fit import fit_model
-from training.memory import Peak, heap, touched
+from training.memory import Peak, heap, release, touched
 from training.section import NetworkName, TrainSection
 from training.splits import SplitSection
 
@@ -120,11 +120,12 @@ def test_a_network_that_is_too_large_is_refused_with_advice(root: Path, blocks: 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="pages are looked at on Linux")
 def test_pages_that_were_never_written_take_no_memory() -> None:
-    half = 32 << 20
-    values = torch.empty(2 * half, dtype=torch.uint8)  # a mapping of its own
-    assert touched(values.untyped_storage()) <= 1 << 16
+    half, page = 32 << 20, 2 << 20  # the largest that the system may give at once
+    release(torch.device("cpu"))  # a hole of the heap may serve
+    values = torch.empty(2 * half, dtype=torch.uint8)
+    assert touched(values.untyped_storage()) <= 2 * page
     values[:half] = 1
-    assert touched(values.untyped_storage()) == pytest.approx(half, abs=1 << 16)
+    assert touched(values.untyped_storage()) == pytest.approx(half, abs=2 * page)
 
 
 def test_the_peak_counts_each_storage_once_while_it_lives() -> None:

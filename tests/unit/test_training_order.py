@@ -85,9 +85,12 @@ def test_moments_larger_than_a_batch_stay_whole_and_accumulate(dataset: Dataset)
 
 
 def test_a_loss_that_compares_needs_something_to_compare(tmp_path: Path) -> None:
-    one = prepare(write_blocks(tmp_path, symbols=1, groups=1), SplitSection(), TrainSection(**TINY), silent)
-    with pytest.raises(DataError, match=r"at least two symbols for train\.loss ic"):
-        loop_of("lstm", one, TrainSection(**TINY, loss="ic"))
+    """A network with one symbol a moment does not; a baseline does not look at the loss."""
+    write_blocks(tmp_path, symbols=1, groups=1)
+    compares = TrainSection(**TINY, loss="ic")
+    with pytest.raises(DataError, match=r"at least two symbols for train\.loss ic, .* of fold 0; use mse"):
+        prepare(tmp_path, SplitSection(), compares, silent)
+    prepare(tmp_path, SplitSection(), compares.model_copy(update={"models": ("ridge", "trees")}), silent)
 
 
 def test_training_never_looks_at_the_test(dataset: Dataset) -> None:

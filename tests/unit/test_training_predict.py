@@ -57,7 +57,7 @@ def folds_of(trained: Path) -> list[Fold]:
 
 def scaled(features: Path, place: Path, labels: tuple[str, ...] = ()) -> Panel:
     panel = read_panel(features, read_columns(features, labels))
-    Scaler.from_json(read_json(place / "scaler.json")).apply(panel.x_NF)
+    Scaler.read(place / "scaler.json").apply(panel.x_NF)
     return panel
 
 
@@ -211,6 +211,29 @@ def test_other_features_than_the_checkpoint_s_are_refused(
         predict_all(features, stages[1], tmp_path / "out", PREDICT, "cpu", silent)
 
 
+def test_bars_features_and_labels_of_another_model_are_told_with_its_name(
+    stages: tuple[Path, Path], tmp_path: Path
+) -> None:
+    features = tmp_path / "features"
+    shutil.copytree(stages[0], features)
+    columns, model = read_json(features / "columns.json"), f"{stages[1].parent.name}/{stages[1].name}"
+    other = {"name": "y_9", "horizon": 9, "end": "y_2_end"}
+    for change, told in (
+        (
+            {"targets": [other]},
+            rf"labels y_2, which the model {model} .* got y_9 without y_2; set labels\.horizons and",
+        ),
+        ({"interval": "15m"}, rf"bars of 1d, which the model {model} .* got 15m; set features\.interval to 1d"),
+        (
+            {"features": columns["features"][1:]},
+            rf"^model {model}: expected the 5 feature columns .*missing: feature_0",
+        ),
+    ):
+        write_json(features / "columns.json", {**columns, **change})
+        with pytest.raises(DataError, match=told):
+            predict_all(features, stages[1], tmp_path / "out", PREDICT, "cpu", silent)
+
+
 def test_a_column_dropped_in_training_is_not_needed(tmp_path: Path) -> None:
     features = write_blocks(tmp_path / "features", signal=0.1, noise=0.2, days=90)
 
@@ -229,6 +252,8 @@ def test_a_column_dropped_in_training_is_not_needed(tmp_path: Path) -> None:
     [
         (lambda t: [p.unlink() for p in t.glob("*/best.pt")], DataError, "a model in"),
         (lambda t: (t / "scaler.json").write_text("{"), StoreError, r"scaler\.json"),
+        (lambda t: (t / "scaler.json").write_text("{}"), StoreError, r"expected a scaler .* at .*scaler\.json"),
+        (lambda t: (t / "columns.json").write_text("{}"), StoreError, "one set of features"),
         (lambda t: (t.parent / "folds.json").write_text("["), StoreError, r"folds\.json"),
         (
             lambda t: write_json(t / "columns.json", {**read_json(t / "columns.json"), "features": ["feature_0"]}),

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
+
+from storage.store import StoreError, write_json
 from training.scaler import Scaler
 
+WHOLE = {"features": ["a", "b"], "center": [0.0, 1.0], "scale": [1.0, 2.0], "clip": 5.0}
 
-def test_the_scaler_measures_what_it_says() -> None:
+
+@pytest.mark.parametrize(
+    "value",
+    [{}, [], None, {**WHOLE, "clip": None}, {**WHOLE, "scale": [1.0]}, {**WHOLE, "center": ["x", "y"]}],
+)
+def test_a_file_that_holds_no_scaler_is_named(tmp_path: Path, value: Any) -> None:
+    write_json(tmp_path / "scaler.json", WHOLE)
+    assert Scaler.read(tmp_path / "scaler.json").to_json() == WHOLE
+    write_json(tmp_path / "scaler.json", value)
+    with pytest.raises(StoreError, match=rf"a scaler with .* at {tmp_path}/scaler\.json, .* train again"):
+        Scaler.read(tmp_path / "scaler.json")
+
+
+def test_the_scaler_measures_what_it_says(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     x = random.normal(3.0, 2.0, (4000, 4)).astype(np.float32)
     x[:, 1] = 5.0
@@ -26,6 +45,7 @@ def test_the_scaler_measures_what_it_says() -> None:
     assert np.isnan(scaled[::5, 2]).all()
     assert np.nanmax(np.abs(scaled)) == 5.0
     assert (scaled[:, 1] == 0).all()
-    again = Scaler.from_json(robust.to_json())
+    write_json(tmp_path / "scaler.json", robust.to_json())
+    again = Scaler.read(tmp_path / "scaler.json")
     assert np.array_equal(again.center_F, robust.center_F)
     assert np.array_equal(again.scale_F, robust.scale_F)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import optuna
@@ -16,8 +18,9 @@ from pipeline.config import ConfigError, load
 from storage.emit import silent
 from storage.studies import StudyAddress, StudyStorageError, _without_secret, open_storage
 from tests.feature_blocks import write_blocks
+from training.columns import DataError
 from training.dataset import prepare
-from training.search.objective import _dataset, _of_data
+from training.search.objective import TrainingObjective, _dataset, _of_data
 from training.search.study import make_pruner, make_sampler, seed_of, suggest
 from training.section import Range, SearchSection, SpaceError, TrainSection
 from training.splits import SplitSection
@@ -90,6 +93,39 @@ def test_a_space_is_read_before_anything_runs() -> None:
     words = ["--run.tune", "true", "--search.space", '{"foo":{"low":1,"high":2}}']
     with pytest.raises(ConfigError, match=r"search\.space: .*other than seed, .*, models, checkpoint_s, got 'foo'"):
         load(words, "test", "")
+
+
+def test_the_values_of_a_name_are_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a file, the environment and the command line; names that are not given stay."""
+
+    def space(*words: str) -> dict[str, Any]:
+        found = load(list(words), "test", "")[0].search.space
+        return {name: one.model_dump(exclude_defaults=True) for name, one in found.items()}
+
+    usual, file = space(), tmp_path / "own.yaml"
+    assert usual["hidden_size"] == {"choices": (32, 64, 128)}
+    ends = {"low": 30.0, "high": 34.0}
+    assert space("--search.space", '{"hidden_size": {"low": 30, "high": 34}}') == usual | {"hidden_size": ends}
+    file.write_text("search: {space: {hidden_size: {low: 30, high: 34}, dropout: }}\n")
+    assert space("--config", str(file)) == usual | {"hidden_size": ends}
+    monkeypatch.setenv("PIPELINE__SEARCH__SPACE", '{"hidden_size": {"choices": [8]}}')
+    assert space("--config", str(file)) == usual | {"hidden_size": {"choices": (8,)}}
+    low = '{"hidden_size": {"low": 1, "high": 2}, "learning_rate": {"low": 0.1, "high": 0.2}}'
+    assert space("--search.space", low) == usual | {
+        "hidden_size": {"low": 1.0, "high": 2.0}, "learning_rate": {"low": 0.1, "high": 0.2}
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match=r"hidden_size: expected either choices, or low and high, got low \(command"):
+        space("--search.space", '{"hidden_size": {"low": 30}}')
+
+
+def test_a_trial_with_nothing_to_compare_is_refused(tmp_path: Path) -> None:
+    """The dataset is shared by trials of any loss, so that each trial looks at its own."""
+    features = write_blocks(tmp_path, symbols=1, days=60, features=3, groups=1)
+    train = TrainSection(window=5, num_epochs=1, hidden_size=8, loss="rank")
+    handle = SimpleNamespace(params={}, seed=0, report=lambda value, step: None)
+    with pytest.raises(DataError, match=r"for train\.loss rank"):
+        TrainingObjective(features, SplitSection(), train, "lstm", "cpu")(handle)  # type: ignore[arg-type]
+    assert isinstance(TrainingObjective(features, SplitSection(), train, "ridge", "cpu")(handle), float)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

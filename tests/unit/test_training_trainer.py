@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from training.fit import fit_model
 from training.judge import scores
 from training.model import load_model, state_digest
 from training.section import ModelName, NetworkName, TrainSection
-from training.splits import TRAIN, SplitSection
+from training.splits import TRAIN, VALID, SplitSection
 from training.task import train_all
 from training.trainer import TrainingDiverged
 from training.windows import Windows
@@ -230,3 +231,12 @@ def test_a_gpu_finds_the_planted_signal(dataset: Dataset, precision: Any, tmp_pa
     fit = fit_model("lstm", dataset, train, "gpu", out=tmp_path)
     assert fit.best["valid_rank_ic"] > 0.3
     assert fit_model("lstm", dataset, train, "gpu", out=tmp_path).history == fit.history
+
+
+def test_a_validation_without_rank_ic_is_said_and_ends_by_patience(dataset: Dataset) -> None:
+    flat = replace(dataset, target_NH=np.where((dataset.split_N == VALID)[:, None], 1.0, dataset.target_NH))
+    emit = Recorder()
+    train = TrainSection(**{**TINY, "num_epochs": 6, "windows_per_epoch": 200}, patience=2)
+    fit = fit_model("lstm", flat, train, "cpu", emit)
+    assert emit.said("the validation has no rank IC")
+    assert (fit.best_epoch, len(fit.history)) == (0, 3)

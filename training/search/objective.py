@@ -12,8 +12,9 @@ from storage.emit import silent
 
 from ..dataset import Dataset, prepare
 from ..fit import fit_model
+from ..learnable import check_moments
 from ..section import ModelName, TrainSection
-from ..splits import SplitSection
+from ..splits import TRAIN, SplitSection
 from ..trainer import TrainingDiverged
 from .remote import Handle
 
@@ -34,6 +35,7 @@ class TrainingObjective:
         train = TrainSection(**{**self.train.model_dump(), **handle.params, "seed": handle.seed})
         with _lock:
             data = _dataset(self.features, self.split, _of_data(train, self.train.seed))
+        check_moments(data.panel.ts_N[data.left.used(TRAIN)], train.loss, (self.model,), data.fold.number)
         best = nan
 
         def on_epoch(epoch: int, figure: float) -> None:
