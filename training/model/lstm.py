@@ -18,7 +18,7 @@ class LSTM(Network):
         self.n_features = n_features
         sizes = [n_features, *[hidden_size] * (layers - 1)]
         self.layers = nn.ModuleList(nn.LSTM(size, hidden_size, batch_first=True) for size in sizes)
-        self.attention = nn.Linear(hidden_size, 1, bias=False)  # softmax ignores a shift
+        self.attention = nn.Linear(hidden_size, 1, bias=False)
         self.head = nn.Linear(2 * hidden_size, n_heads)
         self.draw()
 
@@ -35,8 +35,4 @@ class LSTM(Network):
         for number, layer in enumerate(self.layers):
             mask = self.mask(state_BLD) if number else None
             state_BLD = self.block(lambda x, m, layer=layer: layer(dropped(x, m))[0], state_BLD, mask)
-        weight_BL1 = torch.softmax(self.attention(state_BLD), dim=1)
-        pooled_BD = (weight_BL1 * state_BLD).sum(dim=1)
-        both = torch.cat([pooled_BD, state_BLD[:, -1]], dim=1)
-        score_BH: torch.Tensor = self.head(dropped(both, self.mask(both)))
-        return score_BH
+        return self.pooled(state_BLD)

@@ -20,6 +20,9 @@ class Network(nn.Module):
     the backward pass but computed again; the gradients are the same bits on a CPU.
     """
 
+    attention: nn.Linear  # a state -> its weight; without bias, since softmax ignores a shift
+    head: nn.Linear  # the pooled state and the last one -> scores
+
     def __init__(self, dropout: float, seed: int) -> None:
         super().__init__()
         self.dropout, self.recompute = dropout, False
@@ -51,6 +54,13 @@ class Network(nn.Module):
             for module in self.modules():
                 if isinstance(module, nn.LayerNorm):
                     module.weight.fill_(1.0)
+
+    def pooled(self, state_BLD: torch.Tensor) -> torch.Tensor:
+        """Score states of bars (B, L, D) -> (B, H): their mean by softmax attention, with the last one beside it."""
+        weight_BL1 = torch.softmax(self.attention(state_BLD), dim=1)
+        both = torch.cat([(weight_BL1 * state_BLD).sum(dim=1), state_BLD[:, -1]], dim=1)
+        score_BH: torch.Tensor = self.head(dropped(both, self.mask(both)))
+        return score_BH
 
     def mask(self, like: torch.Tensor) -> torch.Tensor | None:
         """Draw what dropout multiplies a tensor by; None where nothing is dropped. To be drawn outside `block`."""

@@ -58,8 +58,4 @@ class TCN(Network):
         state_BDL = self.inlet(x_BLF).transpose(1, 2)
         for layer in self.layers:
             state_BDL = self.block(layer, state_BDL, self.mask(state_BDL))
-        state_BLD = state_BDL.transpose(1, 2)
-        weight_BL1 = torch.softmax(self.attention(state_BLD), dim=1)
-        both = torch.cat([(weight_BL1 * state_BLD).sum(dim=1), state_BLD[:, -1]], dim=1)
-        score_BH: torch.Tensor = self.head(dropped(both, self.mask(both)))
-        return score_BH
+        return self.pooled(state_BDL.transpose(1, 2))

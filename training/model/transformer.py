@@ -70,8 +70,4 @@ class Transformer(Network):
         state_BLD = self.inlet(x_BLF) + self.place
         for layer in self.layers:
             state_BLD = self.block(layer, state_BLD, self.mask(state_BLD), self.mask(state_BLD))
-        state_BLD = self.norm(state_BLD)
-        weight_BL1 = torch.softmax(self.attention(state_BLD), dim=1)
-        both = torch.cat([(weight_BL1 * state_BLD).sum(dim=1), state_BLD[:, -1]], dim=1)
-        score_BH: torch.Tensor = self.head(dropped(both, self.mask(both)))
-        return score_BH
+        return self.pooled(self.norm(state_BLD))
