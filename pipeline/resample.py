@@ -1,4 +1,4 @@
-"""Coarser bars from finer ones: 3m to 1h and 1d from minutes, weeks and months from days; which of them are complete.
+"""Coarser bars from finer ones: 3m to 4h and 1d from minutes, weeks and months from days; which of them are complete.
 
 A coarse bar is stamped with its scheduled end, which no symbol's missing trades can move: so a reader knows by the
 clock alone whether anything may still join it.
@@ -20,7 +20,7 @@ from storage.schema import BARS
 
 Floats = npt.NDArray[np.float64]
 Longs = npt.NDArray[np.int64]
-MINUTES = {"1m": 1, "3m": 3, "5m": 5, "15m": 15, "30m": 30, "1h": 60}
+MINUTES = {"1m": 1, "3m": 3, "5m": 5, "15m": 15, "30m": 30, "1h": 60, "2h": 120, "4h": 240}
 PERIODS = ("1w", "1mo")
 DERIVED = pa.schema([*BARS, pa.field("complete", pa.bool_(), metadata={"unit": "its end has passed"})])
 _MINUTE, _DAY = 60_000_000, 86_400_000_000  # microseconds
@@ -39,12 +39,12 @@ def derive(
     """Return bars of a coarser interval as BARS with a column `complete`, sorted by (symbol, ts), stamps unique.
 
     bars : BARS of one interval, one venue and one source, sorted by (symbol, ts), KRW and shares as they come.
-    interval : 3m, 5m, 15m, 30m, 1h or 1d from minutes (1m or any that divides it), 1w and 1mo from 1d.
+    interval : 3m, 5m, 15m, 30m, 1h, 2h, 4h or 1d from minutes (1m or any that divides it), 1w and 1mo from 1d.
 
     Intraday buckets count from the opening of the regular session (a venue outside Korea: from midnight UTC) and are
-    cut at the end of every segment, so that the last one may be short. Days, weeks and months end at the scheduled
-    close of their (last) session; KRX after-market rows are in no 1d bar. A print at the very close that a source
-    labels with the minute beginning there (stamp one minute later) counts to the bar that the close ends.
+    cut at the end of every segment and of the local day, so that the last one may be short. Days, weeks and months end
+    at the scheduled close of their (last) session; KRX after-market rows are in no 1d bar. A print at the very close
+    that a source labels with the minute beginning there (stamp one minute later) counts to the bar that the close ends.
 
     open is the first that is not NaN, high and low leave NaN out, close is the last; so a halted day keeps its close
     and moves no extreme. volume is NaN and turnover null as soon as one part is: an unknown part leaves the sum
@@ -172,7 +172,9 @@ def _ends(ts: Longs, venue: str, interval: str) -> Longs:
     used, place = np.unique(day, return_inverse=True)
     days = used.astype("datetime64[D]")
     if interval in MINUTES:
-        return _bucket_ends(ts, days, place, venue, MINUTES[interval] * _MINUTE)
+        end = _bucket_ends(ts, days, place, venue, MINUTES[interval] * _MINUTE)
+        # The next day may open at another hour, from which its own buckets count.
+        return cast(Longs, np.minimum(end, (day + 1) * _DAY - ahead))
     days = venues.days_of(venue, ((used + 1) * _DAY - ahead).astype("datetime64[us]"))
     if interval in PERIODS:
         days = venues.last_sessions(venue, days, interval)
@@ -246,6 +248,15 @@ def _only(bars: pa.Table, name: str) -> str:
     if len(found) != 1:
         raise ValueError(f"expected bars of one {name}, got {sorted(map(str, found))}; select one first")
     return cast(str, found[0])
+
+
+def derivable(fine: str, coarse: str) -> bool:
+    """Say whether bars of one interval can be made of those of another."""
+    try:
+        _check_intervals(fine, coarse)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_intervals(fine: str, coarse: str) -> None:

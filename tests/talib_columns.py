@@ -18,6 +18,7 @@ WITHOUT_TALIB = {
     "kmid", "klen", "kmid2", "kup", "kup2", "klow", "klow2", "ksft", "ksft2", "bar_open", "bar_high", "bar_low",
     "rise_share_20", "fall_share_20", "rise_less_fall_20",
     "session_open", "session_high", "session_low", "opening_high_30", "opening_low_30",
+    "macd_double_12_26_9_0.1_0",
 }  # fmt: skip
 HIDDEN = {"fast_k_14": 2, "stoch_rsi_k_14_5_3": 2}  # bars that TA-Lib hides, until the mean of 3 of them is known
 LOOSE = {"r_squared_20": 1e-9, "price_volume_correlation_20": 1e-9}  # TA-Lib CORREL subtracts large sums
@@ -149,6 +150,8 @@ def _bands(h: Array, l: Array, c: Array) -> dict[str, Array]:
         "donchian_middle_20": median,
         "donchian_width_20": (highest - lowest) / median,
         "donchian_place_20": (c - lowest) / (highest - lowest),
+        "donchian_upper_before_20": _later(highest[:-1], 1),
+        "donchian_lower_before_20": _later(lowest[:-1], 1),
     }
 
 
@@ -158,11 +161,13 @@ def _volatility(h: Array, l: Array, c: Array) -> dict[str, Array]:
     returns = np.log(c[1:] / c[:-1])
     positions = np.arange(c.size) - 19.0  # of the oldest bar of a window of 20
     first = np.isnan(talib.MAX(h, 20))
+    ranges = talib.ATR(h, l, c, 14)
     newest_high = np.where(first, np.nan, (talib.MAXINDEX(h, 20) - positions + 1) / 20)
     newest_low = np.where(first, np.nan, (talib.MININDEX(l, 20) - positions + 1) / 20)
     return {
         "atr_14": talib.ATR(h, l, c, 14),
         "natr_14": talib.NATR(h, l, c, 14),
+        "atr_ratio_14_100": ranges / _later(talib.EMA(ranges[14:], 100), 14),
         "true_range": talib.TRANGE(h, l, c),
         "log_return": _later(returns, 1),
         "volatility_20": _later(talib.STDDEV(returns, 20), 1),

@@ -23,6 +23,7 @@ from . import (
     nested,
     order,
     oscillators,
+    patterns,
     regression,
     rolling,
     session,
@@ -64,6 +65,7 @@ ALL: tuple[Indicator, ...] = (
     *money_flow.ALL,
     *alpha.ALL,
     *candles.ALL,
+    *patterns.ALL,
 )
 _BY_NAME = {indicator.name: indicator for indicator in ALL}
 

@@ -109,7 +109,8 @@ keltner = Indicator(
 
 def _donchian(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, first: int) -> None:
     """Highest high, lowest low and their middle over the last n bars, their distance over the middle, and the place of
-    the close between them; both are 0 where there is no range.
+    the close between them; both are 0 where there is no range. The window holds the bar itself: donchian_before is the
+    channel that a close can leave.
     """
     n, size = int(p[0]), p[0]
     window_extremes(x_CTS, 0, 1, out_OTS, 0, 1, state_KS, first, n)
@@ -148,4 +149,36 @@ donchian = Indicator(
     source="TA-Lib DONCHIAN",
 )
 
-ALL = (bollinger, keltner, donchian)
+
+def _donchian_before(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, first: int) -> None:
+    """Highest high and lowest low over the n bars before this one: a close beyond them is a breakout.
+
+    The scratch outputs are those of the windows that hold the bar, read back from the bar before.
+    """
+    n, size = int(p[0]), p[0]
+    window_extremes(x_CTS, 0, 1, out_OTS, 2, 3, state_KS, first, n)
+    for t in range(first, x_CTS.shape[1]):
+        bar = t - first + 1.0
+        for s in range(x_CTS.shape[2]):
+            known = state_KS[0, s] + bar > size
+            high, low = out_OTS[2, t - 1, s], out_OTS[3, t - 1, s]
+            out_OTS[0, t, s] = high if known else nan
+            out_OTS[1, t, s] = low if known else nan
+
+
+donchian_before = Indicator(
+    name="donchian_before",
+    kernel=_donchian_before,
+    inputs=("high", "low"),
+    params=(Param("n", 20, 2, 1000),),
+    outputs=(Output("donchian_upper_before", "KRW", "price"), Output("donchian_lower_before", "KRW", "price")),
+    scratch=2,
+    state=3,
+    past=lambda n: n,
+    own=lambda n: 1,
+    ready=lambda n: n + 1,
+    warmup=lambda n: n + 1,
+    source="TA-Lib DONCHIAN of the bar before (R. Donchian)",
+)
+
+ALL = (bollinger, keltner, donchian, donchian_before)

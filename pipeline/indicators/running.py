@@ -17,6 +17,23 @@ def smoothed(old: float, value: float, count: float, size: float, weight: float)
     return mean if count > 0.0 else old
 
 
+def macd_line(
+    state_KS: Floats, row: int, s: int, close: float, count: float, fast: float, slow: float, signal: float
+) -> tuple[float, float]:
+    """Return the fast less the slow exponential mean of lane s after its `count`-th close, and the exponential mean of
+    that, known from close slow + signal - 1 on. Takes three state rows from `row` on.
+    """
+    late = count - slow + 1.0  # of the line, which begins when the slow mean does
+    quick = smoothed(state_KS[row, s], close, count - slow + fast, fast, 2.0 / (fast + 1.0))  # both begin together
+    long = smoothed(state_KS[row + 1, s], close, count, slow, 2.0 / (slow + 1.0))
+    line = quick - long
+    mean = smoothed(state_KS[row + 2, s], line, late, signal, 2.0 / (signal + 1.0))
+    state_KS[row, s] = quick
+    state_KS[row + 1, s] = long
+    state_KS[row + 2, s] = mean
+    return line, mean
+
+
 def lasts(total: float) -> bool:
     """Return whether a positive sum that decays is still one: below 1e-300 its ratios lose their digits and then its
     reciprocal is infinite, so that kernels take it for 0.

@@ -6,7 +6,7 @@ from math import nan
 
 from ..recurrence import Floats
 from .rows import window_places
-from .running import full_range, lasts, smoothed
+from .running import full_range, lasts, macd_line, smoothed
 from .spec import Indicator, Output, Param, forgets
 
 
@@ -15,21 +15,12 @@ def _macd(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, first: in
     (histogram).
     """
     fast, slow, signal = p[0], p[1], p[2]
-    w_fast, w_slow, w_signal = 2.0 / (fast + 1.0), 2.0 / (slow + 1.0), 2.0 / (signal + 1.0)
     for t in range(first, x_CTS.shape[1]):
         bar = t - first + 1.0
         for s in range(x_CTS.shape[2]):
             count = state_KS[0, s] + bar
-            close = x_CTS[0, t, s]
-            late = count - slow + 1.0  # of the line, which begins when the slow mean does
-            quick = smoothed(state_KS[1, s], close, count - slow + fast, fast, w_fast)  # both means begin together
-            long = smoothed(state_KS[2, s], close, count, slow, w_slow)
-            line = quick - long
-            mean = smoothed(state_KS[3, s], line, late, signal, w_signal)
-            state_KS[1, s] = quick
-            state_KS[2, s] = long
-            state_KS[3, s] = mean
-            known = late >= signal
+            line, mean = macd_line(state_KS, 1, s, x_CTS[0, t, s], count, fast, slow, signal)
+            known = count >= slow + signal - 1.0
             out_OTS[0, t, s] = line if known else nan
             out_OTS[1, t, s] = mean if known else nan
             out_OTS[2, t, s] = line - mean if known else nan

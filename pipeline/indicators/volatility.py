@@ -7,7 +7,7 @@ from math import inf, nan
 
 from ..recurrence import Floats
 from .rows import log_ratio
-from .running import full_range, renewed, smoothed, two_sums, unchanged
+from .running import full_range, lasts, renewed, smoothed, two_sums, unchanged
 from .spec import Indicator, Output, Param, forgets
 
 
@@ -37,6 +37,40 @@ atr = Indicator(
     ready=lambda n: n + 1,
     warmup=lambda n: n + forgets(1 - 1 / n),
     source="TA-Lib ATR, NATR (J. W. Wilder, New Concepts in Technical Trading Systems, 1978)",
+)
+
+
+def _atr_ratio(x_CTS: Floats, p: Floats, state_KS: Floats, out_OTS: Floats, first: int) -> None:
+    """Wilder's mean of the true range over n bars in its own exponential mean over m, begun with the mean of its first
+    m: 1 is the usual range, 2 twice that; 0 where there has been no range, or none for long.
+    """
+    n, m, share, weight = p[0], p[1], 1.0 / p[0], 2.0 / (p[1] + 1.0)
+    for t in range(first, x_CTS.shape[1]):
+        bar = t - first + 1.0
+        for s in range(x_CTS.shape[2]):
+            count = state_KS[0, s] + bar
+            high, low, before = x_CTS[0, t, s], x_CTS[1, t, s], x_CTS[2, t - 1, s]
+            mean = smoothed(state_KS[1, s], full_range(high, low, before), count - 1.0, n, share)
+            usual = smoothed(state_KS[2, s], mean, count - n, m, weight)
+            state_KS[1, s] = mean
+            state_KS[2, s] = usual
+            ratio = mean / usual
+            ratio = ratio if lasts(usual) else 0.0
+            out_OTS[0, t, s] = ratio if count >= n + m else nan
+
+
+atr_ratio = Indicator(
+    name="atr_ratio",
+    kernel=_atr_ratio,
+    inputs=("high", "low", "close"),
+    params=(Param("n", 14, 2, 500), Param("m", 100, 2, 1000)),
+    outputs=(Output("atr_ratio", "ratio", bounds=(0.0, inf)),),
+    state=3,
+    past=lambda n, m: 1,
+    ready=lambda n, m: n + m,
+    warmup=lambda n, m: n + m + 2 * max(forgets(1 - 1 / n), forgets(1 - 2 / (m + 1))),
+    counts="changes",
+    source="TA-Lib ATR over TA-Lib EMA of it",
 )
 
 
@@ -207,4 +241,4 @@ range_volatility = Indicator(
     "D. Yang and Q. Zhang, Drift-Independent Volatility Estimation, 2000",
 )
 
-ALL = (atr, true_range, volatility, range_volatility)
+ALL = (atr, atr_ratio, true_range, volatility, range_volatility)

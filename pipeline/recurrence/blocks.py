@@ -1,5 +1,5 @@
 """Move columns between long format (a series is a run of rows) and time-major tiles, 8 x 8 blocks transposed in
-vector registers.
+vector registers; lanes come in eights, or alone.
 
 Half of the time of a set of indicators is spent writing its columns; a scalar loop here costs two to three times
 more.
@@ -91,6 +91,10 @@ _block_to_tile = _block(to_long=False)
 
 def _to_column(tile: Any, at: int, lanes: int, rows: int, column: Any, offsets: Any, pads: Any) -> None:
     """Copy tile rows at.. (rows, lanes) to column[offsets[s] + t]; rows before pads[s] are no bars and left out."""
+    if lanes == 1:
+        for t in range(max(pads[0], 0), rows):
+            column[offsets[0] + t] = tile[at + t]
+        return
     for lane in range(0, lanes, 8):
         top = 0
         for s in range(lane, lane + 8):
@@ -105,6 +109,13 @@ def _to_column(tile: Any, at: int, lanes: int, rows: int, column: Any, offsets: 
 
 def _to_tile(tile: Any, at: int, lanes: int, rows: int, column: Any, offsets: Any, pads: Any) -> None:
     """Copy column[offsets[s] + t] to tile rows at.. (rows, lanes); rows before pads[s] become zeros."""
+    if lanes == 1:
+        begin = min(max(pads[0], 0), rows)
+        for t in range(begin):
+            tile[at + t] = 0.0
+        for t in range(begin, rows):
+            tile[at + t] = column[offsets[0] + t]
+        return
     for lane in range(0, lanes, 8):
         top = 0
         for s in range(lane, lane + 8):

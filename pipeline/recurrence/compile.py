@@ -106,15 +106,20 @@ def _alone(below: str = "") -> Iterator[None]:
 
 
 @functools.cache
-def compiled(function: Callable[..., None], signature: Any = SIGNATURE, alias: bool = False) -> Any:
+def compiled(
+    function: Callable[..., None], signature: Any = SIGNATURE, alias: bool = False, inline: bool = False
+) -> Any:
     """Return `function` compiled for one signature; the second time, also in another process, it comes from disk.
+
+    alias : arrays may overlap. inline : its parts become part of it, for small ones that are given many arrays: each
+    call would hand over every field of each of them.
 
     Numba looks only at the file of the function itself for changes, so the cache of one that has parts lies in a
     folder named by their code.
     """
     options = {} if alias else {"pipeline_class": NoAlias}
-    with _alone(parts_digest(function)):
-        plain = with_parts(function, numba.njit(nogil=True, error_model="numpy", **options))
+    with _alone(parts_digest(function) + inline * "-inline"):
+        plain = with_parts(function, numba.njit(nogil=True, error_model="numpy", forceinline=inline, **options))
         return numba.njit(signature, nogil=True, error_model="numpy", cache=True, **options)(plain)
 
 

@@ -11,25 +11,40 @@ from types import FunctionType
 from typing import Any
 
 Function = Callable[..., Any]
+_CONSTANT = (bool, int, float, str, tuple)  # what a compiler freezes
 
 
 def with_parts(function: Function, wrap: Callable[[Function], Any]) -> Function:
     """Return a copy of a plain function in which its parts, and theirs, are wrapped; without any, the function."""
-    parts = _parts(function)
-    if not parts:
-        return function
-    wrapped = {name: wrap(with_parts(part, wrap)) for name, part in parts.items()}
-    return FunctionType(function.__code__, {**function.__globals__, **wrapped}, function.__name__)
+    return _copy(function, wrap) if _parts(function) else function
+
+
+def _copy(function: Function, wrap: Callable[[Function], Any]) -> Function:
+    """Return a copy with wrapped parts, named by its code and theirs.
+
+    Compiled code of several processes that meets in one is told apart by names and a count alone: two functions of one
+    name with other parts would run the parts of the first.
+    """
+    wrapped = {name: wrap(_copy(part, wrap)) for name, part in _parts(function).items()}
+    out = FunctionType(function.__code__, {**function.__globals__, **wrapped}, function.__name__)
+    code = marshal.dumps(function.__code__) + _constants(function) + _code(function)
+    out.__qualname__ = f"{function.__qualname__}_{hashlib.sha256(code).hexdigest()[:16]}"
+    return out
 
 
 def parts_digest(function: Function) -> str:
-    """Name the code of all parts of a function; empty without any."""
+    """Name the code of all parts of a function and the constants of their modules that they read; empty without any."""
     code = _code(function)
     return hashlib.sha256(code).hexdigest()[:16] if code else ""
 
 
 def _code(function: Function) -> bytes:
-    return b"".join(marshal.dumps(part.__code__) + _code(part) for part in _parts(function).values())
+    return b"".join(marshal.dumps(part.__code__) + _constants(part) + _code(part) for part in _parts(function).values())
+
+
+def _constants(function: Function) -> bytes:
+    code, known = function.__code__, function.__globals__
+    return repr([(name, known[name]) for name in code.co_names if isinstance(known.get(name), _CONSTANT)]).encode()
 
 
 def _parts(function: Function) -> dict[str, FunctionType]:

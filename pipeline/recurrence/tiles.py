@@ -58,7 +58,9 @@ def _run(
     out_flat = np.empty(buffers * (H + chunk) * lanes)
     over = np.empty(chunk * lanes)
     for tile in range(low, high):
-        S = (cuts[tile + 1] - cuts[tile] + 7) // 8 * 8  # the last tile is as narrow as it can be
+        S = cuts[tile + 1] - cuts[tile]
+        if S > 1:  # a lone series is a tile of its own width: seven idle lanes would cost it up to eight times as much
+            S = (S + 7) // 8 * 8  # the last tile is as narrow as it can be
         longest = 0
         for s in range(S):
             lane[s] = order[

@@ -57,3 +57,10 @@ def donchian(bars: Bars, n: float) -> Outputs:
         "donchian_width": (upper - lower) / middle,
         "donchian_place": place,
     }
+
+
+def donchian_before(bars: Bars, n: float) -> Outputs:
+    upper, lower, n = empty(bars), empty(bars), int(n)
+    for t in range(n, len(upper)):
+        upper[t], lower[t] = max(bars["high"][t - n : t]), min(bars["low"][t - n : t])
+    return {"donchian_upper_before": upper, "donchian_lower_before": lower}

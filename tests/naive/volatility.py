@@ -6,12 +6,20 @@ import math
 
 import numpy as np
 
-from .windows import Array, Bars, Outputs, before, empty, reach, wilder_range, windowed
+from .windows import Array, Bars, Outputs, before, empty, exponential, reach, wilder_range, windowed
 
 
 def atr(bars: Bars, n: float) -> Outputs:
     mean = wilder_range(bars, int(n))
     return {"atr": mean, "natr": 100 * mean / bars["close"]}
+
+
+def atr_ratio(bars: Bars, n: float, m: float) -> Outputs:
+    ranges, out = wilder_range(bars, int(n)), empty(bars)
+    usual = exponential(ranges, int(m), int(n))
+    for t in range(int(n + m) - 1, len(out)):
+        out[t] = ranges[t] / usual[t] if usual[t] > 0 else 0.0
+    return {"atr_ratio": out}
 
 
 def true_range(bars: Bars) -> Outputs:

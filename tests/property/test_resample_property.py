@@ -16,7 +16,7 @@ from pipeline import actions, krx, resample, venues
 from storage.schema import ACTIONS, BARS, content_digest
 
 VALUES = ("open", "high", "low", "close", "volume", "turnover")
-MINUTES = {"3m": 3, "5m": 5, "15m": 15, "30m": 30, "1h": 60}
+MINUTES = {"3m": 3, "5m": 5, "15m": 15, "30m": 30, "1h": 60, "2h": 120, "4h": 240}
 KST, MINUTE = timedelta(hours=9), timedelta(minutes=1)
 # usual, examination day, first of the year, before and after the exchange's own after-market, old close at 15:00
 DAYS = [date(2026, 11, 18), date(2026, 11, 19), date(2026, 1, 2), date(2026, 1, 5), date(2025, 3, 4), date(2016, 7, 29)]
@@ -60,7 +60,9 @@ def same(one: pa.Table, other: pa.Table) -> None:
 
 
 def naive_end(ts: datetime, venue: str, interval: str) -> datetime | None:
-    """Say where a minute bar goes: step from the opening in whole intervals until its stamp is reached, then cut."""
+    """Say where a minute bar goes: step from the opening in whole intervals until its stamp is reached, then cut at the
+    first close, or at midnight.
+    """
     if venue not in krx.VENUES:
         end = datetime(ts.year, ts.month, ts.day, tzinfo=UTC) - timedelta(days=1)
         step = timedelta(days=1) if interval == "1d" else MINUTE * MINUTES[interval]
@@ -78,7 +80,8 @@ def naive_end(ts: datetime, venue: str, interval: str) -> datetime | None:
     end = krx.session_opens(np.array([day], "datetime64[D]"))[0].item().replace(tzinfo=UTC) - timedelta(days=1)
     while end < ts:
         end += MINUTE * MINUTES[interval]
-    return next((close for close in ends if close - timedelta(hours=2) < ts <= close + MINUTE and end > close), end)
+    midnight = datetime.combine(day + timedelta(days=1), datetime.min.time(), UTC) - KST
+    return min((close for close in [*ends, midnight] if ts <= close + MINUTE and end > close), default=end)
 
 
 def naive(bars: pa.Table, interval: str, venue: str) -> pa.Table:
@@ -121,7 +124,9 @@ def test_bars_from_minutes_are_those_of_the_twin(data: st.DataObject, venue: str
 def test_the_way_over_finer_bars_leads_to_the_same(data: st.DataObject, venue: str) -> None:
     bars = data.draw(minute_bars(venue))
     until = bars["ts"].to_pylist()[-1] if bars.num_rows else datetime.now(UTC)
-    for way in (("5m", "15m", "30m", "1h"), ("3m", "15m", "1h"), ("15m", "1h"), ("3m", "30m")):
+    for way in (
+        ("5m", "15m", "30m", "1h", "2h", "4h"), ("3m", "15m", "1h"), ("15m", "2h"), ("3m", "30m"), ("1h", "4h"),
+    ):  # fmt: skip
         step = bars
         for interval in way:
             step = resample.derive(step.select(BARS.names), interval, venue=venue, until=until)

@@ -56,7 +56,7 @@ COARSE = (
     {"indicator": "roc", "params": {"n": 1}},
     {"indicator": "atr", "params": {"n": 2}, "outputs": ["natr"]},
 )
-CASES = {"1m": ("1h", "1d"), "15m": ("1h", "1d"), "1d": ("1w",)}  # bars -> coarser bars of columns
+CASES = {"1m": ("1h", "1d"), "15m": ("1h", "4h", "1d"), "1d": ("1w",)}  # bars -> coarser bars of columns
 TABLES = {"1m": minutes(), "15m": minutes(), "1d": sessions(NAMES[:4])}
 
 
@@ -213,7 +213,7 @@ def test_intervals_that_are_not_there_are_named(tmp_path: Path) -> None:
     [
         ("1x", "", "an interval for bars such as .*got '1x'; did you mean"),
         ("1D", "", "got '1D'; did you mean '1d'"),
-        ("2d", "", "got '2d'; did you mean '1d'"),
+        ("2d", "", "got '2d'; did you mean '2h'"),
         ("1d", "1x", "extra, feature 1: expected an interval for 'at' .*got '1x'; did you mean"),
         ("1d", "1d", "'at' coarser than the bars, which are of 1d, got 1d for roc_10@1d"),
         ("1h", "15m", "'at' coarser than the bars, which are of 1h, got 15m for roc_10@15m"),

@@ -34,6 +34,7 @@ FLAT = {
     "marubozu": 0.0, "spinning_top": 0.0, "engulfing": 0.0, "harami": 0.0, "three_white_soldiers": 0.0,
     "hanging_man": 0.0, "shooting_star": 0.0, "inverted_hammer": 0.0, "piercing": 0.0, "dark_cloud_cover": 0.0,
     "morning_star": 0.0, "evening_star": 0.0, "three_black_crows": 0.0, "ichimoku_lagging": 0.0, "drawdown_age": 0.0,
+    "atr_ratio": 0.0, "macd_double": 0.0,
 }  # fmt: skip
 """Every output but levels of prices, which are the price."""
 
@@ -41,6 +42,7 @@ FLAT = {
 SMOOTHED = {  # never quite forget the lively part
     "rsi", "atr", "natr", "plus_di", "minus_di", "adx", "obv", "keltner_place", "keltner_width", "supertrend_direction",
     "cmo", "drawdown", "drawdown_age", "ad", "chaikin", "force", "price_volume_trend", "sar",
+    "atr_ratio",
 }  # fmt: skip
 NEARLY = ("macd", "apo", "ppo", "trix")  # differences of means: those of equal values may differ in their last bits
 

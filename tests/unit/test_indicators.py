@@ -34,6 +34,8 @@ SMALL = {
     "keltner": {"n": 7, "m": 9, "k": 1.5},
     "obv": {},
     "chaikin": {"fast": 3, "slow": 7},
+    "atr_ratio": {"n": 7, "m": 9},
+    "macd_double": {"fast": 3, "slow": 7, "signal": 4, "tolerance": 0.2, "apart": 12},
     "session": {"n": 3},  # the days of a walk have 7 bars
 }
 CASES = [(one, params) for one in ALL for params in ({}, SMALL.get(one.name, {"n": 7})) if one.params or not params]

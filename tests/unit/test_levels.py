@@ -23,7 +23,13 @@ from tests.market import bars, ingested
 from tests.unit.test_indicators import CASES
 from tests.walks import Bars, frame, walk
 
-TURNS = ["kama", "sar", "supertrend", "max_drawdown"]  # each value depends on the one before in its own way
+TURNS = [
+    "kama",
+    "sar",
+    "supertrend",
+    "max_drawdown",
+    "macd_double",
+]  # each value depends on the one before in its own way
 SPECS = [Spec(indicator=one.name, params=params) for one, params in CASES if one.name in FORMULAS]
 LOOSE = {  # 0 / 0 up to rounding, in what is left of a range after a halt: kernels and libraries are both right
     "keltner_place": 1e-6,

@@ -20,7 +20,7 @@ DEFAULTS: dict[str, tuple[float, ...]] = {
     "rsi": (14,), "roc": (10,), "momentum": (10,), "lag": (1,), "cmo": (14,), "stochastic": (14,),
     "stoch_rsi": (14, 5, 3), "ultimate": (7, 14, 28), "bollinger": (20, 2), "keltner": (20, 10, 2), "atr": (14,),
     "max_drawdown": (60,), "quantile": (20, 0.5), "market": (60,), "mfi": (14,), "chaikin": (3, 10), "force": (13,),
-    "session": (30,),
+    "session": (30,), "atr_ratio": (14, 100), "macd_double": (12, 26, 9, 0.1, 0),
 }  # fmt: skip
 
 
@@ -191,7 +191,8 @@ def test_halts_are_decided() -> None:
         "sma", "ema", "wma", "dema", "tema", "kama", "hma", "t3_5_0.7", "vwap", "session_vwap", "average_price", "vwma",
         "sar", "supertrend", "ichimoku_conversion", "ichimoku_base", "ichimoku_span_a", "ichimoku_span_b",
         "close_before", "bollinger_upper", "bollinger_lower", "keltner_upper", "keltner_lower", "donchian_upper",
-        "donchian_lower", "donchian_middle", "highest", "lowest", "highest_close", "lowest_close", "quantile",
+        "donchian_lower", "donchian_middle", "donchian_upper_before", "donchian_lower_before", "highest", "lowest",
+        "highest_close", "lowest_close", "quantile",
         "bar_open", "bar_high", "bar_low", "session_open", "session_high", "session_low", "opening_high", "opening_low",
     }  # fmt: skip
     for name, value in last.items():

@@ -63,6 +63,11 @@ def stamps(table: pa.Table) -> list[str]:
         ("2026-11-19", "30m", 13, "10:30", "16:30"),
         ("2026-01-02", "1h", 6, "11:00", "15:30"),  # first session of the year
         ("2016-07-29", "1h", 6, "10:00", "15:00"),
+        ("2026-11-20", "2h", 4, "11:00", "15:30"),
+        ("2026-11-19", "2h", 4, "12:00", "16:30"),
+        ("2026-11-20", "4h", 2, "13:00", "15:30"),
+        ("2026-11-19", "4h", 2, "14:00", "16:30"),
+        ("2016-07-29", "4h", 2, "13:00", "15:00"),
         ("2026-11-20", "1d", 1, "15:30", "15:30"),
     ],
 )
@@ -81,6 +86,9 @@ def test_segments_end_buckets_of_both_venues_together() -> None:
     hours = ["08:50", *(f"{hour}:00" for hour in range(10, 16)), "15:30", *(f"{hour}:00" for hour in range(16, 21))]
     assert stamps(made) == hours
     assert made["volume"].to_pylist() == [50.0, *[60.0] * 6, 21.0, 20.0, *[60.0] * 4]
+    half = derive(minutes("2026-11-20", "UN"), "4h", venue="UN")
+    assert stamps(half) == ["08:50", "13:00", "15:30", "17:00", "20:00"]
+    assert half["volume"].to_pylist() == [50.0, 240.0, 141.0, 80.0, 180.0]
     assert stamps(derive(minutes("2026-11-20", "UN"), "1d", venue="UN")) == ["20:00"]
     assert stamps(derive(minutes("2026-11-20", "NXT"), "30m", venue="NXT"))[-11:-8] == ["15:00", "15:20", "16:00"]
 
@@ -107,6 +115,11 @@ def test_venues_that_never_close_count_from_midnight_utc() -> None:
     start = datetime(2026, 11, 20, 22, tzinfo=UTC)  # a Friday
     fine = bars([{"ts": start + timedelta(minutes=15 * n)} for n in range(1, 105)], "BINANCE", "15m")
     assert derive(fine, "1h", venue="BINANCE")["volume"].to_pylist() == [4.0] * 26
+    for hours in (2, 4):
+        made = derive(fine, f"{hours}h", venue="BINANCE")
+        assert made["ts"][0].as_py() == datetime(2026, 11, 21, tzinfo=UTC) and made["volume"][0].as_py() == 8.0
+        assert made["volume"].to_pylist()[1:-1] == [4.0 * hours] * (made.num_rows - 2)
+        assert all(ts.hour % hours == 0 and ts.minute == 0 for ts in made["ts"].to_pylist())
     made = derive(fine, "1d", venue="BINANCE")
     assert [str(ts)[:16] for ts in made["ts"].to_pylist()] == ["2026-11-21 00:00", "2026-11-22 00:00"]
     week = derive(made.select(BARS.names), "1w", venue="BINANCE").to_pylist()[0]
@@ -114,6 +127,15 @@ def test_venues_that_never_close_count_from_midnight_utc() -> None:
     weekend = bars([{"ts": start}, {"ts": start + timedelta(hours=49)}], "FX", "1h")  # Friday, then Sunday evening
     made = derive(weekend, "1d", venue="FX")
     assert [str(ts)[:10] for ts in made["ts"].to_pylist()] == ["2026-11-21", "2026-11-24"]
+
+
+def test_a_bucket_ends_with_its_day() -> None:
+    """Hours count from 10:00 on the examination day and from 09:00 on the next: no bucket reaches from one into the
+    other.
+    """
+    night = [{"ts": at(f"2026-11-{clock}")} for clock in ("19T23:30", "20T00:30", "20T09:30")]
+    made = derive(bars(night), "4h", venue="KRX")
+    assert [str(ts + timedelta(hours=9))[8:16] for ts in made["ts"].to_pylist()] == ["20 00:00", "20 01:00", "20 13:00"]
 
 
 def test_halts_keep_the_close_and_move_no_extreme() -> None:
@@ -229,6 +251,8 @@ def test_encoded_columns_and_empty_tables() -> None:
         ([{"ts": at("2026-11-20T09:01")}], "1m", "KRX", "expected an interval of 3m, 5m"),
         ([{"ts": at("2026-11-20T09:01")}], "1w", "KRX", "expected 1d bars for 1w"),
         ([{"ts": at("2026-11-20T09:03"), "interval": "3m"}], "5m", "KRX", "minutes that divide 5m, got 3m"),
+        ([{"ts": at("2026-11-20T13:00"), "interval": "4h"}], "2h", "KRX", "minutes that divide 2h, got 4h"),
+        ([{"ts": at("2026-11-20T09:01")}], "3h", "KRX", "2h, 4h, 1d"),
         ([{"ts": at("2026-11-20T15:30"), "interval": "1d"}], "1d", "KRX", "got 1d"),
         ([{"ts": at("2026-11-20T09:01"), "source": s, "symbol": s} for s in "ab"], "5m", "KRX", "one source"),
         ([{"ts": at("2017-10-02T15:30"), "interval": "1d"}], "1w", "KRX", "2017-10-02"),

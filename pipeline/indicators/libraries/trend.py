@@ -1,4 +1,5 @@
-"""Differences of means, directional movement, Aroon, Ichimoku, the day so far and falls from its highest."""
+"""Differences of means, directional movement, Aroon, Ichimoku, the day so far, falls from its highest, bands and
+ratios of ranges."""
 
 from __future__ import annotations
 
@@ -93,7 +94,13 @@ def keltner(b: Bars, n: int, m: int, k: float) -> list[Known]:
     return [(value, last) for value in (centre + arm, centre - arm, place, width)]
 
 
+def atr_ratio(b: Bars, n: int, m: int) -> list[Known]:
+    mean = wilder(b, true_range(b), n, 2)
+    usual = ema(b, mean, m, n + 1)
+    return [(b.where(usual > 0.0, mean / usual, 0.0), n + m)]
+
+
 FORMULAS: dict[str, Formula] = {
     "macd": macd, "ppo": ppo, "apo": apo, "adx": adx, "aroon": aroon, "ichimoku": ichimoku, "session": session,
-    "drawdown": drawdown, "keltner": keltner,
+    "drawdown": drawdown, "keltner": keltner, "atr_ratio": atr_ratio,
 }  # fmt: skip

@@ -27,6 +27,11 @@ def donchian(b: Bars, n: int) -> list[Known]:
     return [(value, n) for value in (high, low, middle, width, place)]
 
 
+def donchian_before(b: Bars, n: int) -> list[Known]:
+    high, low = b.highest(b.column("high"), n), b.lowest(b.column("low"), n)
+    return [(b.lag(high, 1), n + 1), (b.lag(low, 1), n + 1)]
+
+
 def _extremes(b: Bars, high: Any, low: Any, n: int) -> list[Known]:
     close, top, bottom = b.column("close"), b.highest(high, n), b.lowest(low, n)
     return [(value, n) for value in (top, bottom, close / top - 1.0, close / bottom - 1.0)]
@@ -151,8 +156,8 @@ def price_volume(b: Bars, n: int) -> list[Known]:
 
 
 FORMULAS: dict[str, Formula] = {
-    "bollinger": bollinger, "donchian": donchian, "extremes": extremes, "close_extremes": close_extremes, "atr": atr,
-    "true_range": reach, "volatility": volatility, "range_volatility": range_volatility, "deviation": close_deviation,
-    "moments": moments, "quantile": quantile, "rank": rank, "argextremes": argextremes, "regression": regression,
-    "market": market, "price_volume": price_volume,
+    "bollinger": bollinger, "donchian": donchian, "donchian_before": donchian_before, "extremes": extremes,
+    "close_extremes": close_extremes, "atr": atr, "true_range": reach, "volatility": volatility,
+    "range_volatility": range_volatility, "deviation": close_deviation, "moments": moments, "quantile": quantile,
+    "rank": rank, "argextremes": argextremes, "regression": regression, "market": market, "price_volume": price_volume,
 }  # fmt: skip
