@@ -51,6 +51,8 @@ PARTS = (
     Part("parity", ("cupy", "numba"), ("-m", "tests.gpu.indicators", "parity")),
     Part("speed", ("cupy", "numba"), ("-m", "tests.gpu.indicators", "speed")),
     Part("kernels", ("cupy", "numba"), tests("tests/unit/test_indicators.py")),
+    Part("sweep_parity", ("numba",), ("-m", "tests.gpu.sweep", "parity")),
+    Part("sweep", ("numba",), ("-m", "tests.gpu.sweep", "speed")),
     Part("training", ("torch", "numba"), tests(*(f"tests/unit/test_{name}.py" for name in TRAINING))),
     Part("pipeline", ("cudf", "dask_cuda", "torch", "cupy"), tests("tests/unit/test_features.py", "tests/integration")),
     Part("bench", ("cudf", "dask_cuda", "torch", "cupy"), ("scripts/bench.py", "main", "--json")),

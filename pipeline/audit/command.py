@@ -1,5 +1,5 @@
-"""`audit.py features | scores | split`: the first are checks over the columns of a feature set on bars of the user's
-lake, and a certificate.
+"""`audit.py features | scores | split | strategies`: the first are checks over the columns of a feature set on bars of
+the user's lake, and a certificate.
 """
 
 from __future__ import annotations
@@ -39,12 +39,14 @@ from .options import options, parsed
 from .promises import promises_of
 from .scores import scores
 from .split import split
+from .strategies import strategies
 
 ABOUT = (
     "Check the columns of a feature set and who belongs to the universe on the bars of the last ingest, all symbols at "
     "once: do they see the future, do they say the same however they are run? Leaves certificate.json in the run's "
-    "folder and beside the data, where the report of a run with these features finds it. `scores --help` and "
-    "`split --help`: the other audits, of trained models and of what training, validation and test share.\n"
+    "folder and beside the data, where the report of a run with these features finds it. `scores --help`, `split "
+    "--help`, `strategies --help`: the other audits, of trained models, of what training, validation and test share, "
+    "and of strategies.\n"
     "Exit status: 0 clean, 1 found something, 3 cannot judge, 2 bad input.\n\n"
     "  --set NAME --interval 1d     short for --features.set, --features.interval\n"
     "  --start DAY --end DAY        days of bars, both included (all of them)\n"
@@ -67,11 +69,14 @@ def main(arguments: list[str] | None = None) -> int:
     def act(prog: str) -> int:
         if what == "split":
             return split(words, prog)
-        if what not in ("features", "scores") and not {"-h", "--help"} & {*words}:
-            raise AuditError(f"expected features, scores or split, got {what or 'nothing'!r}; --help lists the options")
+        verbs = {"features": _features, "scores": scores, "strategies": strategies}
+        if what not in verbs and not {"-h", "--help"} & {*words}:
+            raise AuditError(
+                f"expected features, scores, split or strategies, got {what or 'nothing'!r}; --help lists the options"
+            )
         try:
             with Interrupts():
-                return scores(words, prog) if what == "scores" else _features(words, prog)
+                return verbs.get(what, _features)(words, prog)
         except Interrupted as error:
             sys.stderr.write(f"{prog}: ended before the last trial; no certificate was written\n")
             return error.code

@@ -197,8 +197,8 @@ def test_the_set_that_auto_stands_for_has_the_same_name(home: Path) -> None:
 
 
 BAD = {
-    "expected features, scores or split, got 'indicators'": ("indicators",),
-    "expected features, scores or split, got 'nothing'": (),
+    "expected features, scores, split or strategies, got 'indicators'": ("indicators",),
+    "expected features, scores, split or strategies, got 'nothing'": (),
     "did you mean 'basic'": ("features", "--set", "basics"),
     "checks among C1": ("features", "--checks", "C7"),
     "'000004'; did you mean": ("features", "--symbols", "000004"),

@@ -1,0 +1,351 @@
+"""One symbol's bars as the event loop reads them: what could be traded when, at which price, tick and tax.
+
+Prices are raw, and corporate actions multiply what is held; the columns that a strategy looks at are computed on
+adjusted bars, which the rest of the project does too.
+
+Shapes: T bars, R tick tables, B bands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from pipeline import krx, venues
+from pipeline.actions import adjust
+from pipeline.indicators.timeframes import length_of
+from pipeline.recurrence import Series
+from pipeline.resample import PERIODS, derivable, derive
+from pipeline.strategies.declare import StrategyError
+from pipeline.tradable import Listing, bases, locks
+from storage.schema import ACTIONS, BARS, TS
+
+from ..money import RATE
+from .event import ACTION, END, HALT, LAST, NO_SHORT
+from .section import AccountSection
+
+Array = npt.NDArray[Any]
+PRICES = ("open", "high", "low", "close")
+ROOM = np.iinfo(np.int64).max // 4  # shares of a bar whose volume is not known
+STOCK = Listing(("KOSPI",), ("stock",), (None,))
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """Hold the bars of one symbol and the arrays of `event.trade`; day_T : (T,) datetime64[D] of the venue. bars :
+    pandas frame with symbol, ts (UTC) and adjusted bars, one row a bar, open, high and low NaN on a halt. terms : the
+    account's settings in the arrays.
+    """
+
+    symbol: str
+    venue: str
+    interval: str
+    bars: Any
+    day_T: Array
+    price_TC: Array
+    flag_T: Array
+    rule_TC: Array
+    fact_TC: Array
+    tick_RBC: Array
+    terms: tuple[float | None, ...]
+    _coarser: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    _place: dict[str, Array] = field(default_factory=dict, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.flag_T)
+
+    def coarser(self, interval: str) -> Any:
+        """Return its complete bars of a coarser interval as a frame. Raises StrategyError where there are none."""
+        if interval not in self._coarser:
+            days = interval in PERIODS and self.interval != "1d"
+            fine, bars = ("1d", self.coarser("1d")) if days else (self.interval, self.bars)
+            try:
+                found = derive(_table(bars, self.symbol, self.venue, fine), interval, venue=self.venue)
+            except ValueError as error:
+                raise StrategyError(
+                    f"expected a timeframe that bars of {self.interval} of {self.symbol} can be put together to, got "
+                    f"'{interval}': {error}"
+                ) from error
+            frame = found.filter(found["complete"]).select(["ts", *PRICES, "volume", "turnover"]).to_pandas()
+            frame["ts"] = frame["ts"].dt.tz_localize(None)
+            self._coarser[interval] = frame
+        return self._coarser[interval]
+
+    def place(self, interval: str) -> Array:
+        """Return which of the coarser bars is the last that has closed with each bar, (T,) int64; -1 = none yet."""
+        if interval not in self._place:
+            ends = self.coarser(interval)["ts"].to_numpy()
+            self._place[interval] = np.searchsorted(ends, self.bars["ts"].to_numpy(), side="right") - 1
+        return self._place[interval]
+
+    def closes(self, interval: str) -> Array:
+        """Say with which bars a bar of a coarser interval closes, (T,) bool."""
+        return np.diff(self.place(interval), prepend=-1) > 0
+
+
+def instruments(
+    bars: Any,
+    account: AccountSection,
+    *,
+    venue: str = "KRX",
+    interval: str = "",
+    actions: pa.Table | None = None,
+    listing: Mapping[str, Listing] | None = None,
+) -> list[Instrument]:
+    """Lay out a frame of bars, one instrument a symbol.
+
+    bars : pandas frame or Arrow table: ts (end of the bar; without a zone = UTC), open, high, low, close (raw), volume
+    (shares; missing = not known, 0 = nothing traded), symbol where there are several; sorted by (symbol, ts). Open,
+    high and low may be NaN together, which is a halt; anything else that is not a positive number is refused. venue :
+    "KRX", "NXT" and "UN" have ticks, limits, halts, taxes and bans of their days; every other name is a venue "
+    "without. interval :
+    of the bars, empty = as they lie. actions : ACTIONS rows. listing : market, kind and delisting of symbols, others
+    are KOSPI stocks that go on. Raises StrategyError, which names the row.
+    """
+    _check_venue(venue)
+    if interval and not length_of(interval):
+        raise StrategyError(
+            f"expected an interval such as 15m, 1h or 1d, got '{interval}'; leave it out to tell it by the bars"
+        )
+    if actions is not None and not isinstance(actions, pa.Table):
+        raise StrategyError(
+            f"expected actions as an Arrow table of ACTIONS rows, got {type(actions).__name__}; convert it"
+        )
+    frame = bars.to_pandas() if isinstance(bars, pa.Table) else bars
+    frame = _checked(frame)
+    out = []
+    for name, rows in frame.groupby("symbol", sort=False):
+        own = rows.reset_index(drop=True)
+        found = None if actions is None else actions.filter(pa.compute.equal(actions["symbol"], str(name)))
+        of = (listing or {}).get(str(name), STOCK)
+        out.append(_laid_out(str(name), own, account, venue, interval or interval_of(own), found, of))
+    return out
+
+
+def instruments_of(bars: Any, account: AccountSection, market: Mapping[str, Any]) -> list[Instrument]:
+    """Return instruments that are laid out already for this account, or lay a frame out, see `instruments`.
+
+    Raises StrategyError for an empty list, and for instruments of another account: prices and room are in its units.
+    """
+    if not isinstance(bars, list):
+        return instruments(bars, account, **market)
+    if not bars or not all(isinstance(each, Instrument) for each in bars):
+        told = ", ".join(sorted({type(each).__name__ for each in bars})) or "an empty list"
+        raise StrategyError(f"expected a frame of bars or a list of instruments, got {told}; see instruments()")
+    if market:
+        raise StrategyError(
+            f"expected no {', '.join(market)} with instruments that are laid out; give it to instruments() instead"
+        )
+    for each in bars:
+        if each.terms != terms_of(account):
+            raise StrategyError(
+                f"expected {each.symbol} laid out for an account with unit, lot, participation and sale tax "
+                f"{terms_of(account)}, got {each.terms}; lay it out again with this account"
+            )
+    return bars
+
+
+def terms_of(account: AccountSection) -> tuple[float | None, ...]:
+    """Return the settings of an account that an instrument's arrays depend on."""
+    return account.unit, account.lot, account.participation, account.sale_tax_bp
+
+
+def coarsens(fine: str, coarse: str) -> bool:
+    """Say whether an instrument's bars of one interval can be put together to those of another."""
+    return derivable(fine, coarse) or (coarse in PERIODS and derivable(fine, "1d"))
+
+
+def _table(bars: Any, symbol: str, venue: str, interval: str) -> pa.Table:
+    """Return a frame of one symbol's bars as BARS."""
+    size = len(bars)
+    text = {"symbol": symbol, "venue": venue, "interval": interval, "source": "strategy"}
+    columns: dict[str, Any] = {name: pa.repeat(value, size) for name, value in text.items()}
+    for name in (*PRICES, "volume", "turnover"):
+        columns[name] = pa.array(bars[name].to_numpy(np.float64) if name in bars else np.full(size, np.nan))
+    columns["ts"] = columns["ingested_at"] = pa.array(bars["ts"]).cast(pa.timestamp("us")).cast(TS)
+    return pa.table([columns[name] for name in BARS.names], schema=BARS)
+
+
+def interval_of(bars: Any) -> str:
+    """Return the interval of a frame of bars by the commonest distance of its stamps."""
+    if "interval" in bars and len(bars):
+        return str(bars["interval"].iloc[0])
+    gaps = np.diff(bars["ts"].to_numpy().astype("datetime64[m]").astype(np.int64))
+    if not gaps.size:
+        raise StrategyError("expected at least two bars to tell their interval, got one; give interval=")
+    values, counts = np.unique(gaps, return_counts=True)
+    minutes = int(values[np.argmax(counts)])
+    for known in ("1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "1d", "1w", "1mo"):
+        if length_of(known) == minutes:
+            return known
+    raise StrategyError(
+        f"expected bars of a known interval, got {minutes} minutes between most of them; give interval="
+    )
+
+
+def _check_venue(venue: Any) -> None:
+    """Refuse what is no name, and another spelling of a venue with rules of its own."""
+    known = (*krx.VENUES, "FX")
+    if not isinstance(venue, str) or not venue:
+        raise StrategyError(
+            f"expected the name of a venue ({', '.join(known)}, or 24h for one without hours), got {venue!r}"
+        )
+    if venue not in known and venue.upper() in known:
+        raise StrategyError(f"expected a venue, got '{venue}'; did you mean '{venue.upper()}'?")
+
+
+def _numbers(frame: Any, name: str) -> Array:
+    try:
+        return np.asarray(frame[name].to_numpy(np.float64, na_value=np.nan))
+    except (ValueError, TypeError) as error:
+        raise StrategyError(
+            f"expected numbers as {name} of bars, got {error}; convert with pandas.to_numeric"
+        ) from error
+
+
+def _checked(frame: Any) -> Any:
+    """Refuse what is no frame of bars; return it with symbol, and ts in UTC without a zone."""
+    missing = [name for name in ("ts", *PRICES) if name not in getattr(frame, "columns", ())]
+    if missing:
+        raise StrategyError(f"expected bars with ts, open, high, low, close, got none of {', '.join(missing)}")
+    if not len(frame):
+        raise StrategyError("expected bars, got an empty frame; widen the range or check the symbol")
+    out = frame.copy(deep=False)
+    if "symbol" not in out:
+        out["symbol"] = "bars"
+    ts = out["ts"]
+    if not pd.api.types.is_datetime64_any_dtype(ts):
+        raise StrategyError(f"expected ts as datetimes (UTC), got {ts.dtype}; convert with pandas.to_datetime")
+    if ts.isna().any() or out["symbol"].isna().any():
+        row = int(np.flatnonzero((ts.isna() | out["symbol"].isna()).to_numpy())[0])
+        raise StrategyError(f"expected a ts and a symbol for each bar, got none in row {row}; drop or mend it")
+    out["ts"] = (ts if ts.dt.tz is None else ts.dt.tz_convert("UTC").dt.tz_localize(None)).dt.as_unit("us")
+    out = out.reset_index(drop=True)
+    symbol, stamp = out["symbol"].astype(str).to_numpy(), out["ts"].to_numpy()
+    out["symbol"] = symbol
+    wrong = np.flatnonzero((symbol[1:] < symbol[:-1]) | ((symbol[1:] == symbol[:-1]) & (stamp[1:] <= stamp[:-1])))
+    if wrong.size:
+        row = int(wrong[0]) + 1
+        raise StrategyError(
+            f"expected bars sorted by (symbol, ts), each once, got {symbol[row]} {stamp[row]} after {stamp[row - 1]} "
+            f"in row "
+            f"{row}; sort and drop duplicates"
+        )
+    values = np.stack([_numbers(out, name) for name in PRICES], 1)
+    good = np.isfinite(values) & (values > 0)
+    halted = good[:, 3] & np.isnan(values[:, :3]).all(axis=1)
+    with np.errstate(invalid="ignore"):
+        whole = good.all(axis=1) & (values[:, 1] >= values.max(axis=1)) & (values[:, 2] <= values.min(axis=1))
+    bad = np.flatnonzero(~whole & ~halted)
+    if bad.size:
+        row = int(bad[0])
+        told = ", ".join(f"{name} {value:g}" for name, value in zip(PRICES, values[row]))
+        raise StrategyError(
+            f"expected positive prices with low <= open, close <= high (or open, high and low NaN together: a halt), "
+            f"got "
+            f"{told} for {symbol[row]} at {stamp[row]} in row {row} ({bad.size} such rows); drop or mend them"
+        )
+    if halted.all():
+        raise StrategyError(
+            "expected bars with open, high and low, got closes only; stops cannot be told by closes: the portfolio "
+            "backtest trades them"
+        )
+    if "volume" in out:
+        out["volume"] = _numbers(out, "volume")
+        bad = np.flatnonzero((out["volume"] < 0) | np.isinf(out["volume"]))
+        if bad.size:
+            row = int(bad[0])
+            raise StrategyError(
+                f"expected a volume of 0 or more shares (or NaN: not known), got {out['volume'][row]:g} for "
+                f"{symbol[row]} at {stamp[row]} in row {row} ({bad.size} such rows); drop or mend them"
+            )
+    return out
+
+
+def _laid_out(
+    symbol: str, bars: Any, account: AccountSection, venue: str, interval: str, actions: pa.Table | None, of: Listing
+) -> Instrument:
+    actions = ACTIONS.empty_table() if actions is None else actions
+    stamp = bars["ts"].to_numpy()
+    day = venues.days_of(venue, stamp)
+    delisted = of.delisted[0]
+    if delisted is not None:
+        keep = int(np.searchsorted(day, np.datetime64(delisted, "D"), side="right"))
+        if not keep:
+            raise StrategyError(
+                f"expected bars of {symbol} up to its delisting on {delisted}, got the first on {day[0]}; correct the "
+                f"listing"
+            )
+        gone = day[-1] >= np.datetime64(delisted, "D")
+    else:
+        keep, gone = len(bars), False
+    bars, stamp, day = bars.iloc[:keep], stamp[:keep], day[:keep]
+    korean = venue in krx.VENUES
+    if korean and not (inside := krx.is_session(day)).all():
+        at = int(np.flatnonzero(~inside)[0])
+        raise StrategyError(
+            f"expected bars of {symbol} on sessions of the Korea Exchange, got one on {day[at]}; give venue= for "
+            f"another "
+            "market, such as venue='24h' for one that never closes"
+        )
+    T = len(bars)
+    raw = np.stack([bars[name].to_numpy(np.float64) for name in PRICES], 1)
+    try:
+        adjusted = adjust(bars, actions)
+    except ValueError as error:
+        raise StrategyError(f"{symbol}: {error}") from error
+    product = adjust(bars[["symbol", "ts"]].assign(close=1.0), actions)["close"].to_numpy(np.float64)
+    factor = np.append(1.0, product[1:] / product[:-1])
+    series = Series(np.zeros(1, np.int64), np.array([T], np.int64))
+    base = bases(raw[:, 3], product, day, series)
+    volume = bars["volume"].to_numpy(np.float64) if "volume" in bars else np.full(T, np.nan)
+    since = np.maximum.accumulate(np.nan_to_num(volume) > 0)  # before the first volume a zero says nothing
+    halted = np.isnan(raw[:, 0]) | ((volume == 0) & since)
+    adjusted = adjusted.assign(**{name: np.where(halted, np.nan, adjusted[name]) for name in PRICES[:3]})
+    end = np.append(day[1:] != day[:-1], True)
+
+    flag = np.where(end, END, 0) | np.where(factor != 1.0, ACTION, 0) | np.where(halted, HALT, 0)
+    scale = account.lot / account.unit
+    rule = np.empty((T, 6))
+    rule[:, 0], rule[:, 1], rule[:, 2], rule[:, 3] = np.inf, -np.inf, np.inf, -np.inf
+    fact = np.zeros((T, 5), np.int64)
+    tick = np.zeros((1, 1, 2))
+    if korean:
+        market, kind = of.markets[0], of.kinds[0]
+        lower, upper, below, above = locks(raw[:, 0], base, day, kind, market)
+        rule[:, 0], rule[:, 1], rule[:, 2], rule[:, 3] = above * scale, below * scale, upper * scale, lower * scale
+        fact[:, 0] = np.rint(krx.sale_tax(day, market, kind) * RATE)
+        tick, fact[:, 3] = _ticks(day, kind, market, scale)
+        flag |= np.where(krx.short_sales(day), 0, NO_SHORT)
+    if account.sale_tax_bp is not None:
+        fact[:, 0] = round(account.sale_tax_bp * RATE / 10_000)
+    if gone:
+        flag[-1] |= LAST
+    known = volume > 0
+    room = np.floor(np.where(known, volume, 0.0) * account.participation / account.lot + 1e-9)
+    fact[:, 1] = np.where(known, np.minimum(room, ROOM), ROOM)
+    fact[:, 2] = day.astype(np.int64)
+    last = np.flatnonzero(end)
+    fact[:, 4] = last[np.searchsorted(last, np.arange(T))]
+    rule[:, 4], rule[:, 5] = factor, scale / product
+    return Instrument(
+        symbol, venue, interval, adjusted.reset_index(drop=True), day, np.ascontiguousarray(raw * scale),
+        flag.astype(np.uint8), rule, fact, tick, terms_of(account),
+    )  # fmt: skip
+
+
+def _ticks(day: Array, kind: str, market: str, scale: float) -> tuple[Array, Array]:
+    """Return the tick tables as (R, B, 2), padded with bands that no price reaches, and the table of each bar."""
+    tables = krx.tick_tables(kind, market)
+    bands = max(len(starts) for _, (starts, _) in tables)
+    out = np.full((len(tables), bands, 2), np.inf)
+    for r, (_, (starts, ticks)) in enumerate(tables):
+        out[r, : len(starts), 0], out[r, : len(starts), 1] = starts * scale, ticks * scale
+    since = np.array([first for first, _ in tables])
+    return out, np.maximum(np.searchsorted(since, day, side="right") - 1, 0)

@@ -1,0 +1,113 @@
+"""scripts/optimize.py on a small lake: what it leaves, what a next run takes from it, reuse and Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from pipeline.backtest import AccountSection, run
+from pipeline.backtest.single.lake_bars import of_receipt
+from pipeline.strategies import moving_average_cross
+
+from . import job
+
+SEARCH = (
+    *job.FEW, "--ingest.start", "2024-01-02", "--ingest.minute_symbols", "0", "--ingest.investors", "false",
+    "--optimize.samples", "32", "--optimize.iterations", "2", "--optimize.least_trades", "1", "--optimize.top", "5",
+    "--optimize.ranges", '{"fast": [5, 20], "slow": [20, 60]}',
+)  # fmt: skip
+
+
+def out_of(folder: Path, stage: str) -> Path:
+    (found,) = (folder / "data" / "stages" / stage).glob("*/manifest.json")
+    return found.parent
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, job.Ran]:
+    folder = tmp_path_factory.mktemp("search")
+    ran = job.run("scripts/optimize.py", folder, *SEARCH)
+    assert ran.status == 0, ran.err + ran.out[-3000:]
+    return folder, ran
+
+
+def test_it_leaves_the_bank_every_trial_and_the_trades_of_the_best(searched: tuple[Path, job.Ran]) -> None:
+    out = out_of(searched[0], "optimize")
+    bank = json.loads((out / "bank.json").read_text())
+    trials = pd.read_parquet(out / "trials.parquet")
+    assert bank["trials"] == len(trials) == sum(step["combinations"] for step in bank["iterations"])
+    assert 1 <= len(bank["top"]) <= 5
+    assert bank["top"][0]["score"] == trials["score"].max()
+    assert trials["fast"].between(5, 20).all()
+    found = of_receipt(out_of(searched[0], "ingest"), AccountSection(), "1d")
+    trades, equity = (pd.read_parquet(out / f"{name}.parquet") for name in ("trades", "equity"))
+    best = bank["top"][0]
+    figures = []
+    for each in found:
+        own = run([each], moving_average_cross, best["parameters"])
+        assert trades[trades["symbol"] == each.symbol]["profit"].tolist() == own.trades["profit"].tolist()
+        assert equity[equity["symbol"] == each.symbol]["equity"].tolist() == own.equity["equity"].tolist()
+        days = bank["sessions"][each.symbol]
+        part = {"first": days["inside_first"], "last": days["inside_last"]}
+        figures.append(run([each], moving_average_cross, best["parameters"], **part).figures)
+    for name in ("total_return", "trades", "max_drawdown", "costs"):
+        assert best["inside"][name] == pytest.approx(pd.Series([f[name] for f in figures]).mean(), abs=1e-12)
+
+
+def test_the_second_run_reuses_it_and_the_ranges_are_a_configuration(searched: tuple[Path, job.Ran]) -> None:
+    folder, _ = searched
+    again = job.run("scripts/optimize.py", folder, *SEARCH)
+    assert (again.status, again.states["optimize"]) == (0, "reused"), again.err
+    left = yaml.safe_load((out_of(folder, "optimize") / "ranges.yaml").read_text())
+    assert left["optimize"]["strategy"] == "moving_average_cross"
+    assert set(left["optimize"]["ranges"]) == {p.name for p in moving_average_cross.parameters}
+    words = [*SEARCH[: SEARCH.index("--optimize.ranges")], "--config", str(out_of(folder, "optimize") / "ranges.yaml")]
+    narrower = job.run("scripts/optimize.py", folder, *words)
+    assert narrower.status == 0, narrower.err
+    assert narrower.states["ingest"] == "reused"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--optimize.strategy", "wm_patern"), "did you mean 'wm_pattern'"),
+        (("--optimize.interval", "15m"), "optimize.interval"),
+        (("--optimize.ranges", '{"fats": [5, 20]}'), "did you mean 'fast'"),
+        (("--optimize.ranges", '{"fast": [20, 5]}'), "from low to high, got 20"),
+        (("--optimize.symbols", '["999999"]'), "got 999999 (optimize.symbols)"),
+    ],
+)
+def test_what_cannot_be_searched_is_a_sentence(
+    searched: tuple[Path, job.Ran], words: tuple[str, ...], message: str
+) -> None:
+    ran = job.run("scripts/optimize.py", searched[0], *SEARCH, *words)
+    assert ran.status not in (0, None)
+    assert message in ran.err, ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_ctrl_c_ends_a_search_with_a_sentence_and_it_goes_on(searched: tuple[Path, job.Ran]) -> None:
+    folder, _ = searched
+    words = (*SEARCH, "--optimize.samples", "20000", "--optimize.iterations", "20", "--optimize.gain", "0")
+    process = subprocess.Popen(
+        job.command("scripts/optimize.py", folder, *words),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, env=job.environment(),
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = json.loads(line)
+        if event["kind"] == "progress" and event.get("unit") == "combinations":
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "the same command goes on where it stopped" in err
+    assert "Traceback" not in err
