@@ -28,7 +28,10 @@ from .provenance import PACKAGES, environment
 from .stages import Runner, Stage, wanted
 
 ABOUT = "Market data in, report out: check, ingest, features, (tune,) train, predict, backtest, report."
-REPORT_FILES = ("performance_report.json", "performance_analysis.png", "report.html")
+SHOWN = {  # files of stages that the run's folder gets copies of, the one to look at last
+    "optimize": ("trials.parquet", "ranges.yaml", "bank.json"),
+    "report": ("performance_report.json", "performance_analysis.png", "report.html"),
+}
 
 
 def main(last: str = "report", arguments: list[str] | None = None, more: str = "") -> int:
@@ -70,7 +73,7 @@ def guarded(act: Callable[[str], int]) -> int:
 
 
 def _stages(config: configuration.Config, last: str) -> list[Stage]:
-    return wanted([last], tune=config.run.tune or last == "tune")
+    return wanted([last], config)
 
 
 def _dry_run(config: configuration.Config, cluster: Cluster, last: str) -> int:
@@ -142,9 +145,11 @@ def _run(config: configuration.Config, cluster: Cluster, last: str, interrupts: 
             write_json(directory / "manifest.json", record)
             write_json(directory / "environment.json", environment(cluster.device))
         log.stage = ""
-        for name in REPORT_FILES if "report" in record["stages"] else ():
-            shutil.copy2(Path(record["stages"]["report"]["directory"]) / name, directory / name)
-        result = directory / ("report.html" if "report" in record["stages"] else "")
+        result = directory
+        for stage in SHOWN.keys() & record["stages"].keys():
+            for name in SHOWN[stage]:
+                shutil.copy2(Path(record["stages"][stage]["directory"]) / name, directory / name)
+                result = directory / name
         log.emit("log", level="info", text=f"{last} done in {record['seconds']:.1f} s: {result}")
     return 0
 

@@ -32,6 +32,7 @@ from training.splits import SplitSection
 
 from . import krx
 from .backtest.section import BacktestSection
+from .backtest.single.section import AccountSection, OptimizeSection
 from .cluster import ClusterSection
 from .features.section import FeatureSection
 from .kis.section import KisSection
@@ -95,6 +96,8 @@ class Config(BaseSettings):
     search: SearchSection = setting(SearchSection, "hyperparameter search")
     predict: PredictSection = setting(PredictSection, "scores")
     backtest: BacktestSection = setting(BacktestSection, "portfolio simulation")
+    account: AccountSection = setting(AccountSection, "money, size and costs of a strategy's runs")
+    optimize: OptimizeSection = setting(OptimizeSection, "search of a strategy's parameters")
     report: ReportSection = setting(ReportSection, "the report")
 
     @classmethod
@@ -128,7 +131,15 @@ def load(arguments: Sequence[str], prog: str, about: str) -> tuple[Config, argpa
     parser.add_argument(
         "--dry-run", action="store_true", help="say which stages would run or be reused, and why; do nothing"
     )
-    parser.add_argument("--profile", action="store_true", help="short for --run.profile true")
+    parser.add_argument(
+        "--profile",
+        nargs="*",
+        type=int,
+        default=None,
+        metavar=("SAMPLES", "ITERATIONS"),
+        help="short for --run.profile true; two numbers are --optimize.samples and --optimize.iterations, as in "
+        "optimize.py --profile 100 1",
+    )
     parser.add_argument("--log-level", default=None, metavar="LEVEL", help="short for --run.log_level")
     cli: CliSettingsSource[argparse.ArgumentParser] = CliSettingsSource(
         Config, root_parser=parser, cli_prog_name=prog, cli_hide_none_type=True, cli_avoid_json=True
@@ -146,8 +157,12 @@ def load(arguments: Sequence[str], prog: str, about: str) -> tuple[Config, argpa
         values = _laid_over(values, one)
     if words.log_level:
         setattr(words, "run.log_level", words.log_level.upper())
-    if words.profile:
+    if words.profile is not None:
         setattr(words, "run.profile", "true")
+        if len(words.profile) not in (0, 2):
+            raise ConfigError(f"expected no number or two, samples and iterations, for --profile, got {words.profile}")
+        for key, number in zip(("samples", "iterations"), words.profile):
+            setattr(words, f"optimize.{key}", str(number))
     for key in [k for k in vars(words) if k.endswith(".end") and getattr(words, k) == "today"]:
         setattr(words, key, _today())
     try:

@@ -139,6 +139,17 @@ _TAX = {
 }
 SETTLEMENT_DAYS = 2  # sessions from trade to settlement
 
+# Days on which nobody may sell any share short (first, last). Sources: FSC 2013-11-13 (the first two), KBS 2020-03-13
+# and FSC 2021-02-03, FSC 2023-11-05 (ANI 2023-11-06) and AGCM 2025-04-01. Not covered: bans of some shares alone, which
+# are financials until 2013-11-13 and all but KOSPI 200 and KOSDAQ 150 from 2021-05-03 to 2023-11-03, overheated issues
+# of a day, and the rule against short sales below the last price.
+_NO_SHORT_SALES = (
+    ("2008-10-01", "2009-05-31"),
+    ("2011-08-10", "2011-11-09"),
+    ("2020-03-16", "2021-05-02"),
+    ("2023-11-06", "2025-03-30"),
+)
+
 
 def _days(days: Day | Days) -> Days:
     return np.asarray(days, "datetime64[D]")
@@ -285,6 +296,11 @@ def settlement_day(day: Day) -> date:
     return _at(int(np.searchsorted(_SESSIONS, day64(day))) + SETTLEMENT_DAYS)
 
 
+def tick_tables(kind: Kind = "stock", market: str = "KOSPI") -> tuple[tuple[np.datetime64, _Bands], ...]:
+    """Return the tables of a kind of security: (first day, (prices from which a tick counts, ticks)), KRW."""
+    return _TICKS["fund" if kind in _FUNDS else "KOSDAQ" if market == "KOSDAQ" else "KOSPI"]
+
+
 def tick(price: npt.ArrayLike, day: Day | Days, kind: Kind = "stock", market: str = "KOSPI") -> Floats:
     """Return the tick at prices on days (broadcast against each other), KRW; NaN where the price is.
 
@@ -292,9 +308,12 @@ def tick(price: npt.ArrayLike, day: Day | Days, kind: Kind = "stock", market: st
     """
     prices, days = np.broadcast_arrays(np.asarray(price, np.float64), _days(day))
     out = np.full(prices.shape, np.nan)
-    for since, (starts, ticks) in _TICKS["fund" if kind in _FUNDS else "KOSDAQ" if market == "KOSDAQ" else "KOSPI"]:
-        at = np.maximum(np.searchsorted(starts, prices, side="right") - 1, 0)
-        out = np.where(days >= since, ticks[at], out)
+    for since, (starts, ticks) in tick_tables(kind, market):
+        step = np.full(prices.shape, ticks[0])
+        for start, tick in zip(starts[1:], ticks[1:]):  # few steps: several times faster than searching each price
+            step[prices >= start] = tick
+        recent = days >= since
+        out = step if recent.all() else np.where(recent, step, out)
     return np.where(np.isnan(prices), np.nan, out)[()]
 
 
@@ -327,3 +346,10 @@ def sale_tax(day: Day | Days, market: str = "KOSPI", kind: Kind = "stock") -> Fl
         return np.zeros(days.shape)[()]
     at = np.minimum(np.searchsorted(_SESSIONS, days) + SETTLEMENT_DAYS, len(_SESSIONS) - 1)
     return _dated(_TAX[market], _SESSIONS[at])[()]
+
+
+def short_sales(days: Day | Days) -> npt.NDArray[np.bool_]:
+    """Say on which days shares may be sold short: not during a ban of the whole market."""
+    days = _days(days)
+    banned = [(days >= day64(first)) & (days <= day64(last)) for first, last in _NO_SHORT_SALES]
+    return cast(npt.NDArray[np.bool_], ~np.logical_or.reduce(banned))

@@ -41,16 +41,29 @@ class Stage:
 
     name: str
     function: str  # "module:name", imported when it runs
-    needs: tuple[str, ...]
+    needs: tuple[str, ...] | Callable[[Config], tuple[str, ...]]  # whose results it reads; may depend on settings
     sections: tuple[str, ...]
     optional: tuple[str, ...] = ()  # stages whose result is used when they are part of the run
     arithmetic: bool = False  # its bits depend on what the processor can do
     certified: bool = False  # tells what an audit said about the features
 
+    def reads(self, config: Config) -> tuple[str, ...]:
+        return self.needs(config) if callable(self.needs) else self.needs
+
     def call(self) -> Callable[..., dict[str, Any]]:
         module, name = self.function.split(":")
         found: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), name)
         return found
+
+
+def _traded(config: Config) -> tuple[str, ...]:
+    return ("ingest", *config.backtest.reads)
+
+
+def _reported(config: Config) -> tuple[str, ...]:
+    """Return what led to the scores that are traded, and what came of them."""
+    models = ("features", "train", "predict") if "predict" in config.backtest.reads else config.backtest.reads
+    return ("ingest", *models, "backtest")
 
 
 STAGES = (
@@ -59,11 +72,12 @@ STAGES = (
     Stage("tune", "pipeline.learn.tune:tune", ("features",), ("split", "train", "search"), arithmetic=True),
     Stage("train", "pipeline.learn.train:train", ("features",), ("split", "train"), ("tune",), arithmetic=True),
     Stage("predict", "pipeline.learn.predict:predict", ("features", "train"), ("predict",), arithmetic=True),
-    Stage("backtest", "pipeline.backtest.stage:backtest", ("ingest", "predict"), ("backtest",)),
+    Stage("backtest", "pipeline.backtest.stage:backtest", _traded, ("backtest",)),
+    Stage("optimize", "pipeline.backtest.single.stage:optimize", ("ingest",), ("account", "optimize")),
     Stage(
         "report",
         "pipeline.report.stage:report",
-        ("ingest", "features", "train", "predict", "backtest"),
+        _reported,
         ("report",),
         ("tune",),
         certified=True,
@@ -81,12 +95,14 @@ class Planned:
     why: str
 
 
-def wanted(last: Sequence[str], *, tune: bool) -> list[Stage]:
-    """Return the stages that lead to `last`, in the order of the table; `tune` joins when it is asked for."""
-    names = set(last) | ({"tune"} if tune else set())
+def wanted(last: Sequence[str], config: Config) -> list[Stage]:
+    """Return the stages that lead to `last`, in the order of the table; with run.tune a search precedes training."""
+    names = set(last)
     for stage in reversed(STAGES):
+        if stage.name == "tune" and config.run.tune and "train" in names:
+            names.add("tune")
         if stage.name in names:
-            names |= set(stage.needs)
+            names |= set(stage.reads(config))
     return [stage for stage in STAGES if stage.name in names]
 
 
@@ -190,13 +206,13 @@ class Runner:
 
     def _reads(self, stage: Stage, stages: Sequence[Stage]) -> list[str]:
         present = {s.name for s in stages}
-        return [*stage.needs, *(name for name in stage.optional if name in present)]
+        return [*stage.reads(self.config), *(name for name in stage.optional if name in present)]
 
     def _look(
         self, stage: Stage, inputs: dict[str, dict[str, Any]]
     ) -> tuple[str, dict[str, Any], dict[str, Any] | None]:
         made_of = parts(stage, self.config, inputs, self.cluster.device)
-        if stage.certified:
+        if stage.certified and "features" in inputs:
             made_of["certificate"] = self._certificate(inputs)
         key = digest_of(made_of)
         return key, made_of, self._finished(stage, key) if self.config.run.cache_enabled else None

@@ -30,6 +30,7 @@ NEVER = int(np.iinfo(np.int64).max)
 MARKETS = ("KOSDAQ", "KONEX")  # by the first word: KOSDAQ GLOBAL is KOSDAQ; everything else is KOSPI
 FUNDS = ("etf", "etn", "elw")
 SMALLEST_LIMIT = 0.03  # no limit of any year is nearer to a base price from FEW_TICKS on, a tick of tolerance included
+LARGEST_TICK = 0.006  # of a price from FEW_TICKS on, and of one that slipped from there
 FEW_TICKS = 1_000.0  # KRW; below it a tick may be more than that
 TICKS_KNOWN = np.datetime64("2010-10-04")  # before, the tick table of that day stands in for coarser ones
 WINDOW = timedelta(days=31)
@@ -130,34 +131,64 @@ def fills(
     buy, sell = price * (1 + slippage), price * (1 - slippage)
     if of is None:
         return buy, sell
-    near = np.isfinite(price)
-    if slippage == 0:
-        with np.errstate(invalid="ignore"):
-            near &= (np.abs(price - base) >= SMALLEST_LIMIT * base) | (base < FEW_TICKS)
-    rows = np.nonzero(near)
-    places = np.broadcast_to(owner, price.shape)[rows]
-    days, whole = np.broadcast_to(day, price.shape)[rows], np.rint(np.broadcast_to(base, price.shape)[rows])
+    known, slips = np.isfinite(price), slippage > 0
+    reach = slippage + LARGEST_TICK if slips else 0.0  # how far an order may fill from the price
+    with np.errstate(invalid="ignore"):
+        near = known & ((np.abs(price - base) + reach * price >= SMALLEST_LIMIT * base) | (base < FEW_TICKS))
+    day, base = np.broadcast_to(day, price.shape), np.broadcast_to(base, price.shape)
     rules, rule_S = of.rules()
     for number, (market, kind) in enumerate(rules):
-        mine = rule_S[places] == number
-        at = tuple(axis[mine] for axis in rows)
-        buy[at], sell[at] = _inside(price[at], buy[at], sell[at], whole[mine], days[mine], kind, market, slippage > 0)
+        mine = known if len(rules) == 1 else known & (rule_S[owner] == number)
+        if slips:  # most orders are so far from a limit that it need not be known
+            at: Any = ... if len(rules) == 1 else np.nonzero(mine)
+            buy[at], low = _on_ticks(buy[at], sell[at], day[at], kind, market)
+            sell[at] = np.where(low > 0, low, price[at])
+        at = np.nonzero(mine & near)
+        paid, taken = price[at] * (1 + slippage), price[at] * (1 - slippage)
+        buy[at], sell[at] = _inside(price[at], paid, taken, np.rint(base[at]), day[at], kind, market, slips)
     return buy, sell
+
+
+def _on_ticks(buy_N: Floats, sell_N: Floats, day_N: Any, kind: str, market: str) -> tuple[Floats, Floats]:
+    """Round fills to the worse tick; a sell one tick below the lowest price there is comes out as zero."""
+    up, down = krx.tick(buy_N, day_N, kind, market), krx.tick(sell_N, day_N, kind, market)
+    return np.ceil(buy_N / up - 1e-9) * up, np.floor(sell_N / down + 1e-9) * down
 
 
 def _inside(
     price_N: Floats, buy_N: Floats, sell_N: Floats, base_N: Floats, day_N: Any, kind: str, market: str, slips: bool
 ) -> tuple[Floats, Floats]:
     """Bring fills of one kind of security inside the limits, NaN where nothing can be bought or sold."""
-    lower, upper = krx.limits(base_N, day_N, kind, market)
+    lower, upper, below, above = _locks(price_N, base_N, day_N, kind, market)
     if slips:
-        up, down = krx.tick(buy_N, day_N, kind, market), krx.tick(sell_N, day_N, kind, market)
-        buy_N = np.fmin(np.ceil(buy_N / up - 1e-9) * up, upper)
-        sell_N = np.fmax(np.floor(sell_N / down + 1e-9) * down, lower)
+        buy_N, sell_N = _on_ticks(buy_N, sell_N, day_N, kind, market)
+        buy_N, sell_N = np.fmin(buy_N, upper), np.fmax(sell_N, lower)
         sell_N = np.where(sell_N > 0, sell_N, price_N)  # one tick below the lowest price there is
+    full, empty = (price_N > base_N) & (price_N >= above), (price_N < base_N) & (price_N <= below)
+    return np.where(full, np.nan, buy_N), np.where(empty, np.nan, sell_N)
+
+
+def locks(price_N: Floats, base_N: Floats, day_N: Any, kind: str, market: str) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return the day's lower and upper limit of one security, the price up to which nobody buys, and the one from which
+    nobody sells, KRW; infinite where there is no base price. See `fills` for what a price on no tick does.
+    """
+    found = _locks(price_N, np.rint(base_N), day_N, kind, market)
+    none = ~np.isfinite(base_N)
+    lower, upper, below, above = found
+    # Beside a low base the tolerance of a tick may reach the base itself, which is no limit.
+    below, above = np.minimum(below, np.nextafter(base_N, 0.0)), np.maximum(above, np.nextafter(base_N, np.inf))
+    return tuple(np.where(none, end, x) for x, end in zip((lower, upper, below, above), _OPEN))  # type: ignore[return-value]
+
+
+_OPEN = (-np.inf, np.inf, -np.inf, np.inf)
+
+
+def _locks(
+    price_N: Floats, base_N: Floats, day_N: Any, kind: str, market: str
+) -> tuple[Floats, Floats, Floats, Floats]:
+    lower, upper = krx.limits(base_N, day_N, kind, market)
     off = [np.mod(p, krx.tick(p, day_N, kind, market)) != 0 for p in (price_N, base_N)]
     vague = off[0] | off[1] | (day_N < TICKS_KNOWN)
     above = upper - np.where(vague, krx.tick(upper, day_N, kind, market), 0.0)
     below = lower + np.where(vague, krx.tick(lower, day_N, kind, market), 0.0)
-    full, empty = (price_N > base_N) & (price_N >= above), (price_N < base_N) & (price_N <= below)
-    return np.where(full, np.nan, buy_N), np.where(empty, np.nan, sell_N)
+    return lower, upper, below, above

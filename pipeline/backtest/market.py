@@ -21,6 +21,7 @@ from pipeline import krx
 from pipeline.receipt import Receipt
 from pipeline.tradable import Listing, fills, listing, untraded
 
+from .money import RATE
 from .section import BacktestError, BacktestSection
 
 Floats = npt.NDArray[np.float64]
@@ -29,7 +30,7 @@ Days = npt.NDArray[np.datetime64]
 
 INTERVAL = "1d"
 BEFORE = timedelta(days=60)  # bars read ahead of the first session, for the last close of a symbol that is halted on it
-RATE = 10_000_000  # tax rates are whole numbers of 1e-7, as in the engine
+DAY = timedelta(days=1)
 UNLIMITED = np.iinfo(np.int64).max
 
 
@@ -40,10 +41,14 @@ class Market:
     ts_T : (T,) datetime64[us] UTC, close of each session; day_T : (T,) datetime64[D] KST. print_TS : (T, S) float64
     KRW, the price printed at the fill (open, or close where the source has only closes), NaN = not traded. carried_TS
     : (T, S) float64 KRW, last close up to and including t. base_TS : (T, S) float64 KRW, last close before t on the
-    basis of t.
+    basis of t. past_VS : (V, S) float64, returns of the sessions read ahead of the first, as `returns`. shortable_T :
+    (T,) bool, sessions in which the exchange lets shares be sold short. listed_S : (S,) float64, shares that there are
+    on the days listed_on_S, NaN = unknown. index_T : (T,) float64, closes of the index that is the benchmark, carried;
+    empty = another benchmark.
     """
 
     symbols: tuple[str, ...]
+    venue: str
     ts_T: Days
     day_T: Days
     print_TS: Floats
@@ -57,6 +62,16 @@ class Market:
     last_S: Floats
     carried_TS: Floats
     base_TS: Floats
+    past_VS: Floats
+    shortable_T: npt.NDArray[np.bool_]
+    listed_S: Floats
+    listed_on_S: Days
+    index_T: Floats
+
+    @property
+    def return_TS(self) -> Floats:
+        """Return the simple returns from close to close, adjusted for corporate actions; NaN = no bar."""
+        return returns(self.close_TS, self.base_TS)
 
 
 def load(receipt: Receipt, first: datetime, last: datetime | None, section: BacktestSection) -> Market:
@@ -71,40 +86,42 @@ def load(receipt: Receipt, first: datetime, last: datetime | None, section: Back
             "ingest daily bars as well"
         )
     columns = ["symbol", "ts", "close", "volume"] + ([] if receipt.close_only else ["open"])
-    bars = receipt.bars(INTERVAL, columns=columns, start=first - BEFORE, end=last)
-    stamp = bars["ts"].to_numpy().astype("datetime64[us]")
-    ts_T = np.unique(stamp)
+    ahead = BEFORE if section.weights != "inverse_volatility" else max(BEFORE, 2 * section.volatility_window * DAY)
+    bars = receipt.bars(INTERVAL, columns=columns, start=first - ahead, end=last)
+    ts_T, row_N = sessions_of(bars["ts"])
     begin = int(np.searchsorted(ts_T, _naive(first)))
     if begin >= len(ts_T):
         raise BacktestError(
             f"expected daily bars of source '{receipt.source}' from {first}, got none; widen ingest's range"
         )
     symbols = tuple(sorted(receipt.symbols))
-    cell = (np.searchsorted(ts_T, stamp), _columns(bars["symbol"], symbols))
-    shape = (len(ts_T), len(symbols))
+    shape, column_N = (len(ts_T), len(symbols)), _columns(bars["symbol"], symbols)
+    cell = row_N * len(symbols) + column_N
     day_T = (ts_T + np.timedelta64(9, "h")).astype("datetime64[D]")
 
-    of = listing(symbols, receipt.symbol_table())
+    table = receipt.symbol_table()
+    of = listing(symbols, table)
     volume_N = bars["volume"].to_numpy()
-    halted_N = untraded(volume_N, stamp.astype(np.int64), receipt, INTERVAL)
+    halted_N = untraded(volume_N, bars["ts"].cast(pa.int64()).to_numpy(), receipt, INTERVAL)
     printed_N = np.where(halted_N, np.nan, _positive(bars["close" if receipt.close_only else "open"].to_numpy()))
     close_TS = _laid_out(_positive(bars["close"].to_numpy()), cell, shape)
     factor_TS = _factors(receipt.actions(), symbols, day_T)
     carried_TS, base_TS = _carried(close_TS, factor_TS)
     buy_N, sell_N = fills(
         printed_N,
-        base_TS[cell],
-        day_T[cell[0]],
-        cell[1],
+        base_TS.reshape(-1)[cell],
+        day_T[row_N],
+        column_N,
         of if receipt.market == "KRX" else None,
         slippage=section.slippage_bp / 10_000,
     )
     print_TS, buy_TS, sell_TS = (_laid_out(price_N, cell, shape) for price_N in (printed_N, buy_N, sell_N))
-    room_TS = np.zeros(shape, np.int64)
-    room_TS[cell] = _room(volume_N, section.participation)
+    room_TS = _laid_out(_room(volume_N, section.participation), cell, shape)
     cut = slice(begin, None)
+    listed_S, listed_on_S = _listed(table, symbols)
     return Market(
         symbols=symbols,
+        venue=receipt.venue,
         ts_T=ts_T[cut],
         day_T=day_T[cut],
         print_TS=print_TS[cut],
@@ -118,7 +135,27 @@ def load(receipt: Receipt, first: datetime, last: datetime | None, section: Back
         last_S=carried_TS[begin - 1] if begin else np.full(len(symbols), np.nan),
         carried_TS=carried_TS[cut],
         base_TS=base_TS[cut],
+        past_VS=returns(close_TS[:begin], base_TS[:begin]),
+        shortable_T=krx.short_sales(day_T[cut]) if receipt.market == "KRX" else np.ones(len(day_T[cut]), bool),
+        listed_S=listed_S,
+        listed_on_S=listed_on_S,
+        index_T=_index(receipt, ts_T, section.benchmark)[cut],
     )
+
+
+def sessions_of(ts: pa.ChunkedArray) -> tuple[Days, npt.NDArray[np.intp]]:
+    """Return the distinct times of bars, (T,) datetime64[us] UTC in order, and which of them each bar has, (N,)."""
+    found = ts.combine_chunks().dictionary_encode()  # several times faster than to sort all of them
+    times = found.dictionary.to_numpy().astype("datetime64[us]")
+    order = np.argsort(times)
+    place = np.empty(len(order), np.intp)
+    place[order] = np.arange(len(order))
+    return times[order], place[found.indices.to_numpy()]
+
+
+def returns(close_TS: Floats, base_TS: Floats) -> Floats:
+    """Return close over base less one; NaN where there is no close or nothing before it."""
+    return close_TS / base_TS - 1.0
 
 
 def _room(volume_N: Floats, participation: float) -> Longs:
@@ -137,6 +174,26 @@ def _carried(close_TS: Floats, factor_TS: Floats) -> tuple[Floats, Floats]:
         last_S = np.where(np.isfinite(close_TS[t]), close_TS[t], base_TS[t])
         carried_TS[t] = last_S
     return carried_TS, base_TS
+
+
+def _listed(table: pa.Table, symbols: tuple[str, ...]) -> tuple[Floats, Days]:
+    """Return the shares of each symbol and the day that they are of; NaN and some day where they are not known."""
+    shares_S, day_S = np.full(len(symbols), np.nan), np.full(len(symbols), np.datetime64(0, "D"))
+    at = _columns(table["symbol"], symbols)
+    shares_S[at] = table["shares"].to_numpy()
+    day_S[at] = table["as_of"].to_numpy().astype("datetime64[D]")
+    return np.where(shares_S > 0, shares_S, np.nan), day_S
+
+
+def _index(receipt: Receipt, ts_T: Days, name: str) -> Floats:
+    """Return the closes of an index of the receipt, the last one carried; empty where it is none."""
+    if name not in receipt.indices:
+        return np.empty(0)
+    bars = receipt.bars(INTERVAL, symbols=[name], columns=["ts", "close"])
+    stamp = bars["ts"].to_numpy().astype("datetime64[us]")
+    at = np.searchsorted(stamp, ts_T, side="right") - 1
+    close = bars["close"].to_numpy()
+    return np.where(at >= 0, close[np.maximum(at, 0)], np.nan) if len(close) else np.full(len(ts_T), np.nan)
 
 
 def _taxes(day_T: Days, of: Listing, market: str) -> Longs:
@@ -185,9 +242,10 @@ def _positive(price_N: Floats) -> Floats:
     return np.where(price_N > 0, price_N, np.nan)
 
 
-def _laid_out(value_N: Floats, cell: tuple[Any, Any], shape: tuple[int, int]) -> Floats:
-    out = np.full(shape, np.nan)
-    out[cell] = value_N
+def _laid_out(value_N: Any, cell_N: Longs, shape: tuple[int, int]) -> Any:
+    """Return a matrix of values by their places in it, NaN or 0 where there is none."""
+    out = np.full(shape, np.nan if value_N.dtype.kind == "f" else 0, value_N.dtype)
+    out.reshape(-1)[cell_N] = value_N
     return out
 
 

@@ -9,7 +9,9 @@ import pyarrow as pa
 
 
 class Position(NamedTuple):
-    """Hold one closed position; money in KRW, `profit` after commission, tax and slippage, `spent` with commission."""
+    """Hold one closed position; money in KRW, `profit` after commission, tax, borrowing and slippage, `spent` with
+    commission: what a long cost, or the value that was sold short.
+    """
 
     symbol: str
     opened: datetime
@@ -29,10 +31,10 @@ def closed_positions(trades: pa.Table) -> list[Position]:
     out = []
     for row in trades.to_pylist():
         opened, spent, profit = held.get(row["symbol"], (row["ts"], 0, 0))
-        if row["side"] == "buy":
+        if row["side"] in ("buy", "short"):
             spent += row["value"] + row["commission"]
         profit += row["realised"]
-        if row["left"] > 0:
+        if row["left"] != 0:
             held[row["symbol"]] = (opened, spent, profit)
         else:
             held.pop(row["symbol"], None)

@@ -10,10 +10,11 @@ from .section import BacktestSection
 
 
 def backtest(job: Job, backtest: BacktestSection) -> dict[str, Any]:
-    """Trade the predictions and return the summary for the manifest.
+    """Trade the scores and return the summary for the manifest.
 
-    Inputs: "ingest" (receipt, lake) and "predict". Output: equity.parquet (one row a session, KRW), trades.parquet
-    (one row a trade, KRW), metrics.json. Raises BacktestError when there is nothing to trade.
+    Inputs: "ingest" (receipt, lake) and those of `backtest.reads`. Output: equity.parquet (one row a session, KRW),
+    trades.parquet (one row a trade, KRW), metrics.json, course.parquet (one row a session), analysis.json. Raises
+    BacktestError when there is nothing to trade.
     """
     from .engine import run  # compiles the engine, which a process that only reads the configuration need not
 
@@ -22,8 +23,7 @@ def backtest(job: Job, backtest: BacktestSection) -> dict[str, Any]:
     client = job.cluster.client()
     future = client.submit(
         job.measured(run),
-        str(job.inputs["ingest"]),
-        str(job.inputs["predict"]),
+        {name: str(job.inputs[name]) for name in ("ingest", *backtest.reads)},
         str(job.out),
         backtest,
         key=f"backtest-{job.out.name}",
@@ -32,7 +32,12 @@ def backtest(job: Job, backtest: BacktestSection) -> dict[str, Any]:
     result: dict[str, Any] = future.result()
     job.emit("progress", done=1, total=1, unit="backtests")
     shown = {name: result[name] for name in ("total_return", "benchmark_total_return", "sharpe", "trades")}
-    job.emit("log", level="info", text="backtest: " + ", ".join(f"{k} {_short(v)}" for k, v in shown.items()))
+    job.emit(
+        "log",
+        level="info",
+        text=f"{result['model']}, {result['mode']}: " + ", ".join(f"{k} {_short(v)}" for k, v in shown.items()),
+    )
+    job.emit("log", level="info", text=f"metrics.json and analysis.json: {job.out}")
     return result
 
 

@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
 def explained(config: configuration.Config, cluster: Cluster) -> Iterator[str]:
     """Yield the lines. Raises FeatureError where ingest has not run with these settings."""
     runner, section = Runner(config, cluster, silent), config.features
-    plan = {planned.stage.name: planned for planned in runner.plan(wanted(["features"], tune=False))}
+    plan = {planned.stage.name: planned for planned in runner.plan(wanted(["features"], config))}
     ingest, stage = plan["ingest"], plan["features"]
     if ingest.manifest is None:
         raise FeatureError(

@@ -12,19 +12,20 @@ import pyarrow.compute as pc
 from pipeline.backtest.metrics import drawdown
 
 from . import svg
-from .numbers import column, days
+from .arrays import column, days
 from .svg import Band, Line
 from .words import text
 
 Floats = npt.NDArray[np.float64]
 COLOURS = ("c1", "c2", "c3", "c4")
+COSTS = (("commission", "c1"), ("tax", "c2"), ("slippage", "c3"), ("borrow", "c4"))
 
 
-def equity(table: pa.Table, language: str) -> str:
-    """Draw the return since the start and, below it, the drawdown, both beside the benchmark."""
+def equity(table: pa.Table, benchmark: str, language: str) -> str:
+    """Draw the return since the start and, below it, the drawdown, both beside the benchmark of that name."""
     mine, other = column(table, "equity"), column(table, "benchmark")
     axis = svg.date_axis(days(table))
-    names = text(language, "portfolio"), text(language, "benchmark")
+    names = text(language, "portfolio"), benchmark
     rise = [
         Line(names[1], other / other[0] - 1, "muted"),
         Line(names[0], mine / mine[0] - 1, "c1"),
@@ -121,8 +122,8 @@ def _fine(values: Floats) -> Any:
 
 
 def costs(numbers: dict[str, Any], language: str) -> str:
-    """Draw how the costs divide into commission, tax and slippage."""
-    kinds = (("commission", "c1"), ("tax", "c2"), ("slippage", "c3"))
+    """Draw how the costs divide into commission, tax, slippage and, of shorts, borrowing."""
+    kinds = [(kind, colour) for kind, colour in COSTS if kind in numbers["costs"]]
     parts = [
         (text(language, kind), float(numbers["costs"][kind]), f"₩{numbers['costs'][kind]:,}", colour)
         for kind, colour in kinds
@@ -131,12 +132,12 @@ def costs(numbers: dict[str, Any], language: str) -> str:
 
 
 def trading(table: pa.Table, capital: float, language: str) -> str:
-    """Draw what was invested and what trading had cost so far (commission and tax)."""
+    """Draw what was invested and what trading had cost so far (commission, tax, and of shorts borrowing)."""
     axis = svg.date_axis(days(table))
     exposure = Line(text(language, "exposure.chart"), column(table, "gross_exposure"), "c1", area=True)
-    spent = Line(
-        text(language, "turnover.chart"), np.cumsum(column(table, "commission") + column(table, "tax")) / capital, "c2"
-    )
+    paid = {name: column(table, name) for name in ("commission", "tax", "borrow")}
+    title = "turnover.chart.borrow" if paid["borrow"].any() else "turnover.chart"
+    spent = Line(text(language, title), np.cumsum(np.sum(list(paid.values()), axis=0)) / capital, "c2")
     return svg.line_chart([exposure], axis, title=exposure.name, height=150) + svg.line_chart(
         [spent], axis, title=spent.name, height=150
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .audits import columns_found
-from .words import text
+from .words import benchmark_name, text
 
 Facts = dict[str, Any]
 FEW_SESSIONS = 120  # about half a year
@@ -32,7 +32,7 @@ def judge(facts: Facts, language: str) -> dict[str, str]:
     difference from the benchmark.
     """
     numbers = facts["backtest"]["metrics"]
-    test = _test(facts, facts["backtest"]["model"])
+    test = traded(facts)
     t, n = test.get("t_newey_west"), test.get("n_days") or 0
     excess = numbers.get("excess_return")
     if numbers["sessions"] < JUDGEABLE:
@@ -66,8 +66,19 @@ def sentences(facts: Facts, language: str) -> list[dict[str, str]]:
     return meaning + (distrust or [say("distrust", "d.nothing")])
 
 
-def _test(facts: Facts, model: str) -> Facts:
-    found: Facts = facts["forecast"].get(model, {}).get("test", {})
+def traded(facts: Facts) -> Facts:
+    """Return the information coefficients of what is traded, on the part that a verdict is from."""
+    return _tested(facts, facts["backtest"]["model"])
+
+
+def shown_split(facts: Facts, model: str) -> str:
+    """Return the part that judges a model's scores: the test; of scores that no model made, what is traded."""
+    backtest = facts["backtest"]
+    return "test" if backtest["scores"] == "predictions" or model != backtest["model"] else str(backtest["split"])
+
+
+def _tested(facts: Facts, model: str) -> Facts:
+    found: Facts = facts["forecast"].get(model, {}).get(shown_split(facts, model), {})
     return found
 
 
@@ -84,27 +95,34 @@ def _meaning(facts: Facts, language: str) -> list[tuple[str, Facts]]:
     backtest, numbers = facts["backtest"], facts["backtest"]["metrics"]
     model = backtest["model"].upper() if backtest["model"] == "lstm" else backtest["model"]
     fill = "close" if backtest["fill"].startswith("close") else "open"
-    threshold = backtest["threshold"]
+    threshold, shorts = backtest["threshold"], backtest["direction"] == "long_short"
+    which = "predictions" if backtest["scores"] == "predictions" else "inverted" if backtest["inverted"] else "factor"
+    when = backtest["rebalance"]
     scope = {
         "split": text(language, backtest["split"]),
         "sessions": f"{numbers['sessions']:,}",
         "first": numbers["first_day"],
         "last": numbers["last_day"],
-        "k": backtest["k"],
+        **{name: backtest[name] for name in ("k", "quantiles", "drop")},
+        "held": backtest["quantiles_held"],
         "symbols": f"{backtest['symbols']:,}",
-        "model": model,
-        "every": backtest["rebalance"],
+        "scores": text(language, f"f.scores.{which}", model=model),
+        "when": text(language, "f.when.sessions" if isinstance(when, int) else f"f.when.{when}", n=when),
         "fill": text(language, f"f.fill.{fill}"),
         "threshold": signed(threshold["value"], 4) if threshold else "",
+        "below": signed(threshold["below"], 4) if threshold and threshold["below"] is not None else "",
+        "fitted": text(language, "f.threshold.fitted" if threshold and threshold["tried"] else "f.threshold.zero"),
     }
-    out: list[tuple[str, Facts]] = [(f"f.scope.{backtest['mode']}", scope)]
+    out: list[tuple[str, Facts]] = [(f"f.scope.{backtest['mode']}{'.short' if shorts else ''}", scope)]
     excess = numbers["excess_return"]
     outcome = {
         "total": percent(numbers["total_return"]),
+        "against": benchmark_name(backtest, language, "f.against"),
         "bench": percent(numbers["benchmark_total_return"]),
         "difference": f"{abs(excess) * 100:.1f}",
     }
-    out.append(("f.outcome.more" if excess >= 0 else "f.outcome.less", outcome))
+    compared = "alone" if backtest["benchmark"] == "none" else "more" if excess >= 0 else "less"
+    out.append((f"f.outcome.{compared}", outcome))
     out += _forecast(facts, model)
     if numbers["sharpe"] is not None:
         clear = abs(numbers["sharpe"]) >= 2 * numbers["sharpe_standard_error"]
@@ -128,15 +146,17 @@ def _meaning(facts: Facts, language: str) -> list[tuple[str, Facts]]:
 
 
 def _forecast(facts: Facts, shown: str) -> list[tuple[str, Facts]]:
-    traded = _test(facts, facts["backtest"]["model"])
-    ic, t = traded.get("mean_rank_ic"), traded.get("t_newey_west")
+    mine = traded(facts)
+    ic, t = mine.get("mean_rank_ic"), mine.get("t_newey_west")
     if ic is None or t is None:
         return []
-    n, needed = traded["n_days"] or 0, _needed(facts)
+    n, needed = mine["n_days"] or 0, _needed(facts)
     level = "few" if n < needed else "strong" if t >= 3 else "weak" if t >= 2 else "inverse" if t <= -2 else "none"
     values = {"model": shown, "ic": signed(ic), "t": signed(t, 2), "n": f"{n:,}", "needed": needed}
+    if facts["backtest"]["scores"] != "predictions":
+        return [(f"f.factor.{level}", {**values, "span": facts["analysis"]["decay"]["ic_span"]})]
     out: list[tuple[str, Facts]] = [(f"f.ic.{level}", values)]
-    ridge, against = _test(facts, "ridge"), facts["against_ridge"]
+    ridge, against = _tested(facts, "ridge"), facts["against_ridge"]
     if against and against["t_newey_west"] is not None and ridge.get("mean_rank_ic") is not None:
         t_difference, t_ridge = against["t_newey_west"], ridge.get("t_newey_west")
         which = "better" if t_difference >= 2 else "worse" if t_difference <= -2 else "same"
@@ -157,9 +177,9 @@ def _distrust(facts: Facts) -> list[tuple[str, Facts]]:
     out: list[tuple[str, Facts]] = []
     if any(word in data["source"].lower() for word in SIMULATORS):
         out.append(("d.simulated", {}))
-    if facts["splits"].get("looks_ahead"):
+    if facts["splits"].get("looks_ahead") and facts["backtest"]["scores"] == "predictions":
         out.append(("d.kfold", {}))
-    if broken := columns_found(facts["certificates"]["features"]):
+    if broken := columns_found(facts["certificates"].get("features", {})):
         named = ", ".join(name or "?" for name in broken[:NAMED]) + (", …" if len(broken) > NAMED else "")
         out.append(("d.audit", {"named": named}))
     if numbers["trades"] == 0:
@@ -168,8 +188,8 @@ def _distrust(facts: Facts) -> list[tuple[str, Facts]]:
         out.append(("d.short", {"sessions": numbers["sessions"]}))
     if numbers["return_before_costs"] > 0 >= numbers["total_return"]:
         out.append(("d.gross", {}))
-    traded = facts["forecast"].get(facts["backtest"]["model"], {})
-    valid, test = (traded.get(split, {}).get("mean_rank_ic") for split in ("valid", "test"))
+    mine = facts["forecast"].get(facts["backtest"]["model"], {})
+    valid, test = (mine.get(split, {}).get("mean_rank_ic") for split in ("valid", "test"))
     if valid is not None and test is not None and valid > 0.01 and test < valid / 2:
         out.append(("d.overfit", {"valid": signed(valid), "test": signed(test)}))
     fitted = facts["training"].get(facts["backtest"]["model"], {})

@@ -17,16 +17,16 @@ from pipeline.backtest.metrics import monthly
 from pipeline.backtest.positions import Position, closed_positions
 from pipeline.provenance import environment
 from storage.section import digest_of
-from training.metrics import newey_west_t
 
+from .arrays import column, days
 from .audits import audited
 from .findings import judge, sentences
 from .section import ReportSection
+from .skill import against_ridge, forecast, of_factor
 from .sources import Sources
 from .words import text
 
 Floats = npt.NDArray[np.float64]
-Days = npt.NDArray[np.datetime64]
 STEPS: dict[str, Callable[[Floats], Any]] = {  # what epochs say of their steps, and what stands for all of them
     "step_p50_ms": np.median,
     "step_p95_ms": np.median,
@@ -35,7 +35,6 @@ STEPS: dict[str, Callable[[Floats], Any]] = {  # what epochs say of their steps,
     "peak_device_mb": np.max,
     "gpu_use": np.median,
 }
-LEARNED = ("mean_ic", "mean_rank_ic", "icir", "t_newey_west", "hit_rate", "n_days")
 
 
 def collect(sources: Sources, section: ReportSection, device: str, now: datetime) -> dict[str, Any]:
@@ -58,15 +57,20 @@ def collect(sources: Sources, section: ReportSection, device: str, now: datetime
             "best_share": _best_share(held),
             "delisted": sum(p.reason == "delisted" for p in held),
         },
-        "forecast": forecast(sources.predict),
+        "analysis": sources.analysis,
+        "forecast": forecast(sources.predict) | of_factor(sources),
         "against_ridge": against_ridge(sources),
         "horizon": sources.predict.get("horizon"),
         "timestamps_per_section": sources.predict.get("timestamps_per_section", {}),
         "training": _training(sources),
-        "splits": {"folds": len(sources.folds), "looks_ahead": _looks_ahead(sources.folds), **sources.folds[-1]},
+        "splits": {
+            "folds": len(sources.folds),
+            "looks_ahead": _looks_ahead(sources.folds),
+            **(sources.folds[-1] if sources.folds else {}),
+        },
         "features": {"count": len(sources.columns.get("features", [])), "interval": sources.columns.get("interval")},
         "data": _data(sources, section.language),
-        "certificates": {"features": audited(sources.certificate)},
+        "certificates": {"features": audited(sources.certificate)} if sources.columns else {},
         "tuning": _tuning(sources.trials),
         "stages": _stages(sources.manifests),
         "throughput": _throughput(sources),
@@ -76,17 +80,6 @@ def collect(sources: Sources, section: ReportSection, device: str, now: datetime
     facts["verdict"] = judge(facts, section.language)
     facts["findings"] = sentences(facts, section.language)
     return facts
-
-
-def column(table: pa.Table, name: str) -> Floats:
-    """Return a column as float64, null as NaN."""
-    return np.asarray(table[name].to_numpy(), np.float64)
-
-
-def days(table: pa.Table) -> Days:
-    """Return the KST calendar day of each row's `ts`."""
-    stamp = table["ts"].to_numpy().astype("datetime64[us]")
-    return np.asarray((stamp + np.timedelta64(9, "h")).astype("datetime64[D]"))
 
 
 def clean(value: Any) -> Any:
@@ -100,40 +93,6 @@ def clean(value: Any) -> Any:
     if isinstance(value, np.integer):
         return int(value)
     return value
-
-
-def forecast(predict: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return model -> split -> {mean_ic, mean_rank_ic, icir, t_newey_west, hit_rate, n_days} of the predict stage."""
-    out: dict[str, dict[str, dict[str, Any]]] = {}
-    for model, by_split in predict.items():
-        if not isinstance(by_split, dict):
-            continue
-        found = {s: by_split[s] for s in ("valid", "test") if isinstance(by_split.get(s), dict)}
-        if found:
-            out[model] = {s: {name: one.get(name) for name in LEARNED} for s, one in found.items()}
-    return out
-
-
-def against_ridge(sources: Sources) -> dict[str, Any] | None:
-    """Return the mean difference of the traded model's and the ridge's rank IC on the test and its Newey-West t.
-
-    Compared section by section where both are known; None where the ridge is traded or was not fitted.
-    """
-    model, ic = sources.backtest["model"], sources.ic
-    if "split" in ic.column_names:
-        ic = ic.filter(pc.equal(ic["split"], "test"))
-    mine, ridge = (ic.filter(pc.equal(ic["model"], name)) for name in (model, "ridge"))
-    if model == "ridge" or not mine.num_rows or not ridge.num_rows:
-        return None
-    both = (
-        mine.select(["ts", "rank_ic"]).join(ridge.select(["ts", "rank_ic"]), "ts", right_suffix="_ridge").sort_by("ts")
-    )
-    difference = column(both, "rank_ic") - column(both, "rank_ic_ridge")
-    difference = difference[np.isfinite(difference)]
-    pooled = int((sources.predict.get("timestamps_per_section") or {}).get("test") or 1)
-    lags = math.ceil(int(sources.predict.get("horizon") or 1) / pooled)
-    mean = float(difference.mean()) if len(difference) else math.nan
-    return {"mean": mean, "t_newey_west": newey_west_t(difference, lags), "n": len(difference)}
 
 
 def _looks_ahead(folds: list[dict[str, Any]]) -> bool:
@@ -226,7 +185,7 @@ def _data(sources: Sources, language: str) -> dict[str, Any]:
         "quarantined": dict(sorted(receipt.quarantined.items(), key=lambda item: -item[1])),
         "quarantined_share": bad / (rows + bad) if rows + bad else None,
         "quality": sources.quality,
-        "left_out": _left_out(sources.manifests["features"], language),
+        "left_out": _left_out(sources.manifests.get("features", {}), language),
     }
 
 

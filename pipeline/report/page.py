@@ -8,39 +8,48 @@ from pathlib import Path
 from typing import Any
 
 from . import audits, charts, tables
+from .analysis import analysis
+from .findings import traded
 from .markup import card, percent, ratio, section, shown, signed_percent
 from .section import ReportSection
+from .skill import ics
 from .sources import Sources
-from .words import text
+from .words import benchmark_name, text
 
 Facts = dict[str, Any]
 HERE = Path(__file__).parent
 STYLE, SCRIPT = "page.css", "page.js"
-PARTS = ("performance", "forecast", "training", "trading", "data", "audit", "run", "provenance")
+PARTS = ("performance", "forecast", "analysis", "training", "trading", "data", "audit", "run", "provenance")
 
 
 def page(numbers: Facts, sources: Sources, report: ReportSection) -> str:
     """Return the HTML text. Styles, script and charts are inside; nothing is fetched when it is opened."""
     language = report.language
     built = {
-        "performance": card(charts.equity(sources.equity, language))
+        "performance": card(charts.equity(sources.equity, benchmark_name(numbers["backtest"], language), language))
         + card(tables.performance(numbers, language))
         + card(tables.months(numbers, language)),
-        "forecast": card(charts.forecast(sources.ic, report.ic_window, language))
-        + card(tables.forecast(numbers, language)),
+        "forecast": card(charts.forecast(ics(sources), report.ic_window, language))
+        + card(tables.forecast(numbers, language))
+        if numbers["forecast"]
+        else "",
+        "analysis": analysis(numbers, sources.course, language),
         "training": card(charts.training(sources.history, language) + tables.training(numbers, language))
-        + card(tables.tuning(numbers, language)),
+        + card(tables.tuning(numbers, language))
+        if numbers["training"]
+        else "",
         "trading": card(
             charts.costs(numbers["backtest"]["metrics"], language)
             + charts.trading(sources.equity, numbers["backtest"]["capital"], language)
         )
         + card(tables.positions(numbers, language)),
         "data": card(tables.data(numbers, language)),
-        "audit": card(audits.audit(numbers, language)),
+        "audit": card(audits.audit(numbers, language)) if numbers["certificates"] else "",
         "run": card(charts.stages(numbers["stages"], language) + tables.stages(numbers, language)),
         "provenance": card(tables.provenance(numbers, language)),
     }
-    body = "".join(section(name, text(language, name), built[name]) for name in PARTS)
+    parts = [name for name in PARTS if built[name]]
+    body = "".join(section(name, text(language, name), built[name]) for name in parts)
     title = numbers["title"] or text(language, "title")
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in (STYLE, SCRIPT))
     return (
@@ -49,13 +58,13 @@ def page(numbers: Facts, sources: Sources, report: ReportSection) -> str:
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
         "script-src 'unsafe-inline'; img-src data:\">\n"
         f'<link rel="icon" href="data:,">\n<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n'
-        f"{_head(numbers, title, language)}\n<main>\n{_tiles(numbers, language)}\n{_words(numbers, language)}\n{body}\n"
-        f"{_assumptions(numbers, language)}\n</main>\n{_foot(numbers, language)}\n"
+        f"{_head(numbers, title, parts, language)}\n<main>\n{_tiles(numbers, language)}\n{_words(numbers, language)}\n"
+        f"{body}\n{_assumptions(numbers, language)}\n</main>\n{_foot(numbers, language)}\n"
         f"<script>\n{script}</script>\n</body>\n</html>\n"
     )
 
 
-def _head(numbers: Facts, title: str, language: str) -> str:
+def _head(numbers: Facts, title: str, parts: list[str], language: str) -> str:
     data, backtest = numbers["data"], numbers["backtest"]
     what = text(
         language,
@@ -66,7 +75,7 @@ def _head(numbers: Facts, title: str, language: str) -> str:
         start=data["start"],
         end=data["end"],
     )
-    links = "".join(f'<a href="#{name}">{escape(text(language, name))}</a>' for name in PARTS)
+    links = "".join(f'<a href="#{name}">{escape(text(language, name))}</a>' for name in parts)
     span = f"{text(language, backtest['split'])} {backtest['metrics']['first_day']} – {backtest['metrics']['last_day']}"
     return (
         f'<header><div class="top"><div><h1>{escape(title)}</h1><p class="soft">{escape(what)} · {escape(span)} · '
@@ -78,7 +87,8 @@ def _head(numbers: Facts, title: str, language: str) -> str:
 def _tiles(numbers: Facts, language: str) -> str:
     backtest = numbers["backtest"]
     m, why = backtest["metrics"], backtest["reasons"]
-    test = numbers["forecast"].get(backtest["model"], {}).get("test", {})
+    test = traded(numbers)
+    which = "t.rank_ic" if backtest["scores"] == "predictions" else "mean_rank_ic"
     error = m["sharpe_standard_error"]
     t = test.get("t_newey_west")
     tiles = (
@@ -86,7 +96,7 @@ def _tiles(numbers: Facts, language: str) -> str:
         (
             "m.benchmark_total_return",
             shown(m["benchmark_total_return"], signed_percent, language),
-            text(language, "benchmark"),
+            benchmark_name(backtest, language),
         ),
         (
             "m.sharpe",
@@ -95,7 +105,7 @@ def _tiles(numbers: Facts, language: str) -> str:
         ),
         ("m.max_drawdown", shown(m["max_drawdown"], percent, language), m["drawdown_trough"] or ""),
         (
-            "t.rank_ic",
+            which,
             shown(test.get("mean_rank_ic"), lambda v: f"{v:.3f}".replace("-", "−"), language),
             f"t = {ratio(t)}" if t is not None else "",
         ),

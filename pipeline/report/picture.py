@@ -17,11 +17,12 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from pipeline.backtest.metrics import drawdown
 
+from .arrays import column, days
 from .charts import ic_by_model, rolling_mean
-from .numbers import column, days
 from .section import ReportSection
+from .skill import ics
 from .sources import Sources
-from .words import text
+from .words import benchmark_name, text
 
 KOREAN = (
     "Pretendard",
@@ -37,6 +38,7 @@ KOREAN = (
 BLUE, ORANGE, TEAL, GREY, RED = "#2563c9", "#d2691e", "#0f8a7e", "#8b94a3", "#c0312b"
 COLOURS = (BLUE, ORANGE, TEAL, RED)
 PERCENT = FuncFormatter(lambda value, _: f"{value * 100:.0f} %")
+FINE_PERCENT = FuncFormatter(lambda value, _: f"{value * 100:.2f} %")
 
 
 def korean_font() -> str | None:
@@ -76,7 +78,7 @@ def draw(path: Path, numbers: dict[str, Any], sources: Sources, report: ReportSe
         _drawdown(figure.add_subplot(grid[1, 0]), sources, language)
         _months(figure.add_subplot(grid[2, 0]), numbers, language)
         _forecast(figure.add_subplot(grid[0, 1]), sources, report.ic_window, language)
-        _training(figure.add_subplot(grid[1, 1]), sources, language)
+        _learned(figure.add_subplot(grid[1, 1]), sources, language)
         _stages(figure.add_subplot(grid[2, 1]), numbers, language)
         title = report.title if report.title.isascii() or family[0] != "DejaVu Sans" else ""
         heading = f"{title or text(language, 'title')}: {text(language, 'v.' + numbers['verdict']['key'])}"
@@ -86,9 +88,10 @@ def draw(path: Path, numbers: dict[str, Any], sources: Sources, report: ReportSe
 
 def _equity(ax: Axes, sources: Sources, language: str) -> None:
     at = days(sources.equity)
-    for name, key, colour in (("benchmark", "benchmark", GREY), ("portfolio", "equity", BLUE)):
+    names = {"benchmark": benchmark_name(sources.backtest, language), "equity": text(language, "portfolio")}
+    for key, colour in (("benchmark", GREY), ("equity", BLUE)):
         values = column(sources.equity, key)
-        ax.plot(at, values / values[0] - 1, color=colour, label=text(language, name), linewidth=1.6)
+        ax.plot(at, values / values[0] - 1, color=colour, label=names[key], linewidth=1.6)
     _dressed(ax, text(language, "equity"), PERCENT)
     ax.legend(loc="upper left")
 
@@ -112,7 +115,7 @@ def _months(ax: Axes, numbers: dict[str, Any], language: str) -> None:
 
 
 def _forecast(ax: Axes, sources: Sources, window: int, language: str) -> None:
-    at, by_model, _ = ic_by_model(sources.ic)
+    at, by_model, _ = ic_by_model(ics(sources))
     used = min(window, max(len(at) // 4, 2))
     other = ax.twinx()
     for (name, values), colour in zip(by_model.items(), COLOURS):
@@ -124,7 +127,20 @@ def _forecast(ax: Axes, sources: Sources, window: int, language: str) -> None:
     other.grid(visible=False)
     other.set_ylabel(f"{text(language, 'ic.sum')} (···)", color=GREY, fontsize=9)
     _dressed(ax, text(language, "ic.rolling", n=used), None)
-    ax.legend(loc="upper left")
+    if by_model:
+        ax.legend(loc="upper left")
+
+
+def _learned(ax: Axes, sources: Sources, language: str) -> None:
+    """Draw losses where there are models, else what each tenth of the scores earned."""
+    if sources.history.num_rows:
+        _training(ax, sources, language)
+    elif found := sources.analysis["quantiles"]:
+        mean = [np.nan if x is None else x for x in found["mean"]]
+        ax.bar(range(1, len(mean) + 1), mean, color=BLUE)
+        _dressed(ax, text(language, "a.quantiles", n=found["horizon"]), FINE_PERCENT)
+    else:
+        _dressed(ax, text(language, "a.missing"), None)
 
 
 def _training(ax: Axes, sources: Sources, language: str) -> None:

@@ -14,11 +14,15 @@ import pyarrow.parquet as pq
 from pipeline import certificates
 from pipeline.receipt import FILE as RECEIPT
 from pipeline.receipt import Receipt
+from storage.schema import TS
 from storage.store import MANIFEST, read_json
 
 from .section import ReportError
 
 NEEDED = ("ingest", "features", "train", "predict", "backtest")
+OF_FACTORS = ("ingest", "backtest")  # without a model
+NO_HISTORY = pa.schema({"model": pa.string()}).empty_table()
+NO_IC = pa.schema({"ts": TS, "model": pa.string(), "split": pa.string(), "rank_ic": pa.float64()}).empty_table()
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Sources:
     backtest: dict[str, Any]
     equity: pa.Table
     trades: pa.Table
+    analysis: dict[str, Any]
+    course: pa.Table
     trials: pa.Table | None
     certificate: dict[str, Any] | None
 
@@ -47,12 +53,15 @@ def read(inputs: Mapping[str, Path]) -> Sources:
     """Open the directories of the stages; ReportError names the first file that is missing and the stage that makes
     it.
     """
-    absent = [name for name in NEEDED if name not in inputs]
+    folder = {name: Path(path) for name, path in inputs.items()}
+    backtest = _json(folder["backtest"], "metrics.json", "backtest") if "backtest" in folder else {}
+    of_model = "predict" in folder or backtest.get("scores", "predictions") == "predictions"
+    needed = NEEDED if of_model else OF_FACTORS
+    absent = [name for name in needed if name not in inputs]
     if absent:
         raise ReportError(
-            f"expected the results of {', '.join(NEEDED)}, got none of {', '.join(absent)}; run them first"
+            f"expected the results of {', '.join(needed)}, got none of {', '.join(absent)}; run them first"
         )
-    folder = {name: Path(path) for name, path in inputs.items()}
     manifests = {name: _json(folder[name], MANIFEST, name) for name in folder}
     _there(folder["ingest"], RECEIPT, "ingest")
     receipt = Receipt.load(folder["ingest"])
@@ -63,17 +72,21 @@ def read(inputs: Mapping[str, Path]) -> Sources:
         quality=_quality(folder["ingest"], manifests["ingest"]),
         names={row["symbol"]: row["name"] or "" for row in known},
         delisted=sum(row["delisted"] is not None for row in known),
-        columns=_json(folder["features"], "columns.json", "features"),
-        folds=read_json(_there(folder["train"], "folds.json", "train")),
-        train=_json(folder["train"], "metrics.json", "train"),
-        history=_last(_table(folder["train"], "history.parquet", "train")),
-        predict=_json(folder["predict"], "metrics.json", "predict"),
-        ic=_table(folder["predict"], "ic.parquet", "predict"),
-        backtest=_json(folder["backtest"], "metrics.json", "backtest"),
+        columns=_json(folder["features"], "columns.json", "features") if "features" in folder else {},
+        folds=read_json(_there(folder["train"], "folds.json", "train")) if of_model else [],
+        train=_json(folder["train"], "metrics.json", "train") if of_model else {},
+        history=_last(_table(folder["train"], "history.parquet", "train")) if of_model else NO_HISTORY,
+        predict=_json(folder["predict"], "metrics.json", "predict") if of_model else {},
+        ic=_table(folder["predict"], "ic.parquet", "predict") if of_model else NO_IC,
+        backtest=backtest,
         equity=_table(folder["backtest"], "equity.parquet", "backtest"),
         trades=_table(folder["backtest"], "trades.parquet", "backtest"),
+        analysis=_json(folder["backtest"], "analysis.json", "backtest"),
+        course=_table(folder["backtest"], "course.parquet", "backtest"),
         trials=_table(folder["tune"], "trials.parquet", "tune") if "tune" in folder else None,
-        certificate=certificates.of(data_of(folder["features"]), receipt, manifests["features"]),
+        certificate=certificates.of(data_of(folder["features"]), receipt, manifests["features"])
+        if "features" in folder
+        else None,
     )
 
 

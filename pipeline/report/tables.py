@@ -6,8 +6,9 @@ import json
 from html import escape
 from typing import Any
 
+from .findings import shown_split
 from .markup import count, fine, folded, percent, plain, points, ratio, shown, signed_percent, table, won
-from .words import text
+from .words import benchmark_name, text
 
 Facts = dict[str, Any]
 LISTED = 20  # symbols left out that the page lists; the JSON has all
@@ -115,6 +116,7 @@ def months(numbers: Facts, language: str) -> str:
     mine = {(y, m): value for y, m, value in numbers["monthly"]}
     other = {(y, m): value for y, m, value in numbers["monthly_benchmark"]}
     largest = max((abs(v) for v in mine.values()), default=0.0) or 1.0
+    against = benchmark_name(numbers["backtest"], language)
     rows = []
     for year in sorted({y for y, _ in mine}):
         cells, product = [f"<td>{year}</td>"], 1.0
@@ -138,7 +140,7 @@ def months(numbers: Facts, language: str) -> str:
     return (
         f'<h3>{escape(text(language, "monthly"))}</h3><div class="scroll"><table class="months">'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-        f'<p class="soft small">{escape(text(language, "monthly.note"))}</p>'
+        f'<p class="soft small">{escape(text(language, "monthly.note", benchmark=against))}</p>'
     )
 
 
@@ -152,8 +154,12 @@ def forecast(numbers: Facts, language: str) -> str:
     for model, by_split in sorted(numbers["forecast"].items(), key=lambda item: (item[0] != traded, item[0])):
         for split, one in by_split.items():
             kind = "traded" if model == traded else "baseline" if model == "ridge" else ""
-            tag = f'<span class="tag">{escape(text(language, kind))}</span>' if kind and split == "test" else ""
-            if split == "test":
+            tag = (
+                f'<span class="tag">{escape(text(language, kind))}</span>'
+                if kind and split == shown_split(numbers, model)
+                else ""
+            )
+            if split == shown_split(numbers, model):
                 strong.append(len(rows))
             rows.append(
                 (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
+from typing import Any
 
 FILES = {"en": "en.json", "ko": "ko.json"}
 
@@ -19,3 +20,9 @@ def texts(language: str) -> dict[str, str]:
 def text(language: str, key: str, **values: object) -> str:
     """Return the text of a key with its placeholders filled in; KeyError for an unknown key or a missing value."""
     return texts(language)[key].format(**values)
+
+
+def benchmark_name(backtest: dict[str, Any], language: str, kind: str = "benchmark") -> str:
+    """Return what the portfolio is held against, for a legend ("benchmark") or a sentence ("f.against")."""
+    choice = backtest["benchmark"]
+    return text(language, f"{kind}.{choice if choice in ('equal', 'cap', 'none') else 'symbol'}", name=choice)

@@ -27,6 +27,14 @@ EXACT = {
 }
 
 
+def exact(**settings: Any) -> BacktestSection:
+    """Return settings over EXACT, without the k of modes that have none."""
+    asked = EXACT | settings
+    if asked["mode"] not in ("auto", "top_k", "drop_out") and "k" not in settings:
+        del asked["k"]
+    return BacktestSection.model_validate(asked)
+
+
 class Result:
     """What a backtest left, as rows."""
 
@@ -54,5 +62,5 @@ def traded(tmp_path: Path, world: World, scores: Any, split: Sequence[str] | Non
     predict = write_predictions(tmp_path / "predict", world, {"lstm": values}, split or ["test"] * len(values))
     out = tmp_path / "out"
     out.mkdir()
-    section = BacktestSection.model_validate(EXACT | settings)
-    return Result(out, run(str(ingest), str(predict), str(out), section))
+    section = exact(**settings)
+    return Result(out, run({"ingest": ingest, "predict": predict}, out, section))

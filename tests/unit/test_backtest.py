@@ -12,7 +12,7 @@ import pytest
 from pipeline.backtest import BacktestSection
 from pipeline.backtest.engine import run
 from pipeline.backtest.kernel import simulate
-from pipeline.backtest.portfolio import decisions
+from pipeline.backtest.schedule import decisions
 from pipeline.receipt import Receipt
 from tests.stage_directories import World, write_predictions
 
@@ -32,7 +32,7 @@ def test_the_last_session_decides_nothing_and_is_valued_at_its_close(tmp_path: P
     result = traded(tmp_path, world, [[1], [1]])
     assert len(result.trades) == 1
     assert result.column("n_positions") == [0, 1]
-    assert decisions(np.ones((1, 1)), 1).tolist() == [False]
+    assert decisions(np.ones((1, 1)), np.ones(1, bool)).tolist() == [False]
 
 
 def test_close_only_data_fill_at_the_next_close(tmp_path: Path) -> None:
@@ -182,10 +182,13 @@ def test_a_whole_number_of_shares_survives_binary_weights() -> None:
         weight_TS=np.full((2, S), 1 / S),
         order_TS=np.tile(np.arange(S, dtype=np.int32), (2, 1)),
         decide_T=np.array([True, False]),
+        shortable_T=np.zeros(2, bool),
+        nights_T=np.zeros(2, np.int64),
         delist_S=np.full(S, 99),
         last_S=np.full(S, NAN),
         capital=343_000,
         commission_rate=0,
+        borrow_rate=0,
     )
     assert ledger.positions_T.tolist() == [0, S]
 
@@ -251,7 +254,7 @@ def test_a_halt_in_closes_with_volume_is_not_traded(tmp_path: Path) -> None:
     receipt.model_copy(update={"close_only": True}).save(ingest)
     predict = write_predictions(tmp_path / "predict", world, {"lstm": [[1], [NAN], [NAN]]}, ["test"] * 3)
     (out := tmp_path / "out").mkdir()
-    result = Result(out, run(str(ingest), str(predict), str(out), BacktestSection.model_validate(EXACT)))
+    result = Result(out, run({"ingest": ingest, "predict": predict}, out, BacktestSection.model_validate(EXACT)))
     assert result.did(world) == [(2, "A", "buy", 909, 1100.0)]
 
 
@@ -282,10 +285,19 @@ def test_every_rule_names_tests_that_exist(root: Path) -> None:
         "D": "tests/unit/test_backtest_decisions.py",
         "P": "tests/property/test_backtest_property.py",
         "M": "tests/unit/test_backtest_metrics.py",
+        "S": "tests/unit/test_backtest_shorts.py",
+        "H": "tests/unit/test_backtest_selection.py",
+        "C": "tests/unit/test_backtest_schedule.py",
+        "B": "tests/unit/test_backtest_benchmark.py",
+        "K": "tests/unit/test_krx.py",
+        "E": "tests/unit/test_event.py",
+        "G": "tests/unit/test_event_money.py",
+        "X": "tests/property/test_event_property.py",
         "F": "tests/unit/test_features_bars.py",
         "T": "tests/unit/test_tradable.py",
+        "J": "tests/unit/test_backtest_scored.py",
     }
-    named = re.findall(r"`([UDPMFT])::(\w+)`", (root / "docs" / "order-semantics.md").read_text(encoding="utf-8"))
+    named = re.findall(r"`([A-Z])::(\w+)`", (root / "docs" / "order-semantics.md").read_text(encoding="utf-8"))
     assert len(named) > 30
     there = {key: set(re.findall(r"^def (test_\w+)", (root / path).read_text(), re.M)) for key, path in files.items()}
     assert not [f"{key}::{name}" for key, name in named if name not in there[key]]

@@ -98,5 +98,5 @@ def test_scores_of_several_bars_a_day_count_with_their_last(tmp_path: Path) -> N
     both = pa.concat_tables([table, pa.Table.from_pylist(earlier, table.schema)])
     pq.write_table(both, predict / "predictions.parquet")
     (tmp_path / "out").mkdir()
-    run(str(ingest), str(predict), str(tmp_path / "out"), BacktestSection.model_validate(EXACT))
+    run({"ingest": ingest, "predict": predict}, tmp_path / "out", BacktestSection.model_validate(EXACT))
     assert pq.read_table(tmp_path / "out" / "trades.parquet")["symbol"].to_pylist() == ["A"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from .backtests import EXACT, traded
 def test_equity_and_trades_have_the_columns_that_the_report_reads(tmp_path: Path) -> None:
     result = traded(tmp_path, World(["A"], [[1000]] * 3), [[1], [1], [1]])
     assert list(result.equity[0]) == [
-        *("ts", "equity", "cash", "benchmark", "gross_exposure", "turnover", "commission", "tax", "n_positions")
+        *("ts", "equity", "cash", "benchmark", "gross_exposure", "turnover", "commission", "tax", "n_positions"),
+        *("net_exposure", "borrow"),
     ]
     assert list(result.trades[0])[:9] == [
         "ts",
@@ -49,7 +51,7 @@ def test_what_cannot_be_traded_is_said(tmp_path: Path) -> None:
     predict = write_predictions(tmp_path / "predict", world, {"ridge": [[1], [1], [1]]}, ["valid"] * 3)
 
     def go(**settings: Any) -> None:
-        run(str(ingest), str(predict), str(tmp_path), BacktestSection.model_validate(EXACT | settings))
+        run({"ingest": ingest, "predict": predict}, tmp_path, BacktestSection.model_validate(EXACT | settings))
 
     with pytest.raises(BacktestError, match=r"model 'lstm'.*got models \['ridge'\]"):
         go(model="lstm")
@@ -75,7 +77,7 @@ def test_the_model_that_predictions_name_first_is_traded(tmp_path: Path, names: 
 
     def earned(**settings: Any) -> tuple[str, float]:
         section = BacktestSection.model_validate(EXACT | settings)
-        earned = run(str(ingest), str(predict), str(tmp_path / "out"), section)["total_return"]
+        earned = run({"ingest": ingest, "predict": predict}, tmp_path / "out", section)["total_return"]
         return read_json(tmp_path / "out" / "metrics.json")["model"], earned
 
     model, best = earned()
@@ -86,7 +88,7 @@ def test_the_model_that_predictions_name_first_is_traded(tmp_path: Path, names: 
 
 def backtest_content(ingest: Path, predict: Path, out: Path, section: BacktestSection) -> str:
     out.mkdir()
-    return str(run(str(ingest), str(predict), str(out), section)["content"])
+    return str(run({"ingest": ingest, "predict": predict}, out, section)["content"])
 
 
 def test_the_stage_runs_as_a_task_and_its_content_is_its_own(tmp_path: Path) -> None:
@@ -115,3 +117,31 @@ def test_the_stage_runs_as_a_task_and_its_content_is_its_own(tmp_path: Path) -> 
     assert max(equity["n_positions"]) == 5
     other = backtest_content(ingest, predict, tmp_path / "three", section.model_copy(update={"k": 6}))
     assert other != contents[0]["content"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "trades", "equity", "digest"),
+    [
+        ({"mode": "top_k", "k": 5, "rebalance": 5}, 257, 112_503_095, "b2f2145711cf3545"),
+        ({"mode": "time_series", "rebalance": 1}, 1148, 95_222_063, "cb3c84511b3fdbad"),
+    ],
+    ids=["top_k", "time_series"],
+)
+def test_long_only_results_stay_as_they_are(
+    tmp_path: Path, settings: dict[str, Any], trades: int, equity: int, digest: str
+) -> None:
+    """Every session and trade of a market with halts, a split, a delisting and tight volume, to the last bit."""
+    rng = np.random.default_rng(11)
+    close = np.rint(20_000 * np.cumprod(rng.normal(1, 0.03, (80, 25)), axis=0))
+    opened = np.rint(close * rng.normal(1, 0.01, close.shape))
+    close[30:33, 4] = close[60:, 7] = np.nan
+    world = World([f"{i:06d}" for i in range(25)], close, opened, np.rint(rng.lognormal(8, 1, close.shape)))
+    world.actions = [("000003", str(world.days[41]), 0.3)]
+    world.facts = {"000007": {"delisted": world.days[60].item()}}
+    costs = {"commission_bp": 1.5, "slippage_bp": 5.0, "participation": 0.1, "capital": 100_000_000}
+    split = ["valid"] * 30 + ["test"] * 50
+    result = traded(tmp_path, world, rng.normal(size=(80, 25)), split, **costs, **settings)
+    rows = [tuple(row.values()) for row in result.trades]
+    sessions = [tuple(row.values())[:9] for row in result.equity]
+    assert (len(rows), result.column("equity")[-1]) == (trades, equity)
+    assert hashlib.sha256(repr((sessions, rows)).encode()).hexdigest()[:16] == digest

@@ -60,7 +60,7 @@ def finish_ingest(folder: Path, days: int) -> None:
     receipt = ingested(folder, table.filter(pa.array(held)))
     with Cluster(config_of(folder).cluster) as cluster:
         runner = Runner(config_of(folder), cluster, silent)
-        key = str(next(runner.plan(wanted(["ingest"], tune=False))).key)
+        key = str(next(runner.plan(wanted(["ingest"], config_of(folder)))).key)
     store = Store(folder / "stages")
     with store.writing("ingest", key) as out:
         store.begin("ingest", key)
@@ -77,7 +77,7 @@ def said(folder: Path, *words: str) -> str:
 def made(folder: Path) -> dict[str, Any]:
     config = config_of(folder)
     with Never(config.cluster) as cluster:
-        return Runner(config, cluster, silent).run(wanted(["features"], tune=False))["features"]
+        return Runner(config, cluster, silent).run(wanted(["features"], config))["features"]
 
 
 def line(text: str, start: str) -> list[str]:

@@ -188,6 +188,19 @@ def test_taxes_of_columns_and_unknown_markets() -> None:
     assert krx.settlement_day("2024-12-27") == date(2025, 1, 2)
 
 
+def test_short_sales_stop_on_the_first_day_of_a_ban_and_go_on_after_the_last() -> None:
+    for before, first, last, after in (
+        ("2008-09-30", "2008-10-01", "2009-05-29", "2009-06-01"),
+        ("2011-08-09", "2011-08-10", "2011-11-09", "2011-11-10"),
+        ("2020-03-13", "2020-03-16", "2021-04-30", "2021-05-03"),
+        ("2023-11-03", "2023-11-06", "2025-03-28", "2025-03-31"),
+    ):
+        days = np.array([before, first, last, after], "datetime64[D]")
+        assert krx.is_session(days).all()
+        assert krx.short_sales(days).tolist() == [True, False, False, True]
+        assert krx.short_sales(np.arange(days[1], days[3])).any() == np.False_
+
+
 def test_import_takes_milliseconds() -> None:
     code = "import time, json, numpy; t = time.perf_counter(); import pipeline.krx; print(time.perf_counter() - t)"
     root = Path(krx.__file__).parents[1]

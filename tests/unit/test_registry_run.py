@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.cluster import Cluster
-from pipeline.config import load
+from pipeline.config import Config, load
 from pipeline.stages import Runner, wanted
 from storage.emit import silent
 from tests.feature_blocks import Recorder
 from tests.trained_stage import two_stages
 from training.columns import DataError
 
-STAGES = wanted(["predict"], tune=False)
+STAGES = wanted(["predict"], Config())
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def traded(directories: dict[str, Path], section: BacktestSection | None = None)
     out = directories["ingest"].parent / "backtest"
     out.mkdir()
     section = section or BacktestSection()
-    summary = run(str(directories["ingest"]), str(directories["predict"]), str(out), section)
+    summary = run(directories, out, section)
     made_of = {"sections": {"backtest": section.keyed()}, "code": "c" * 32}
     rest = {k: v for k, v in summary.items() if k != "content"}
     write_manifest(out, **rest, seconds=0.8, peak_memory_mb=300.5, made_of=made_of)

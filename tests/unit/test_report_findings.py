@@ -18,6 +18,7 @@ from tests.stage_directories import everything
 from tests.unit.test_report import traded
 
 Facts = dict[str, Any]
+THRESHOLD = {"value": -0.25, "tried": [[-0.25, 1]], "why": "", "below": None}
 
 
 def test_texts_of_all_languages_have_the_same_keys_and_placeholders() -> None:
@@ -141,7 +142,7 @@ def test_scores_whose_trading_lost_are_not_good(facts: Facts, excess: float) -> 
         ({"backtest__metrics__sharpe": 0.1}, "f.sharpe.unclear"),
         ({"backtest__metrics__drawdown_recovered": None}, "f.drawdown"),
         ({"backtest__metrics__turnover_a_year": None}, "f.costs.short"),
-        ({"backtest__mode": "time_series", "backtest__threshold": {"value": -0.25}}, "f.scope.time_series"),
+        ({"backtest__mode": "time_series", "backtest__threshold": THRESHOLD}, "f.scope.time_series"),
     ],
 )
 @pytest.mark.parametrize("language", ["en", "ko"])
