@@ -20,9 +20,10 @@ from ..indicators.timeframes import View, crossed, values_at
 from ..receipt import Receipt
 from ..recurrence import Series
 from .kernel import Ledger
-from .market import INTERVAL, Market, sessions_of
+from .market import INTERVAL, Market
 from .portfolio import Targets, trade
 from .quantiles import QUANTILES, quantiles
+from .schedule import sessions_of
 from .section import BacktestError, BacktestSection
 
 Scores = npt.NDArray[np.float32]

@@ -22,6 +22,7 @@ from pipeline.receipt import Receipt
 from pipeline.tradable import Listing, fills, listing, untraded
 
 from .money import RATE
+from .schedule import sessions_of
 from .section import BacktestError, BacktestSection
 
 Floats = npt.NDArray[np.float64]
@@ -141,16 +142,6 @@ def load(receipt: Receipt, first: datetime, last: datetime | None, section: Back
         listed_on_S=listed_on_S,
         index_T=_index(receipt, ts_T, section.benchmark)[cut],
     )
-
-
-def sessions_of(ts: pa.ChunkedArray) -> tuple[Days, npt.NDArray[np.intp]]:
-    """Return the distinct times of bars, (T,) datetime64[us] UTC in order, and which of them each bar has, (N,)."""
-    found = ts.combine_chunks().dictionary_encode()  # several times faster than to sort all of them
-    times = found.dictionary.to_numpy().astype("datetime64[us]")
-    order = np.argsort(times)
-    place = np.empty(len(order), np.intp)
-    place[order] = np.arange(len(order))
-    return times[order], place[found.indices.to_numpy()]
 
 
 def returns(close_TS: Floats, base_TS: Floats) -> Floats:

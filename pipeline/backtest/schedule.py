@@ -1,4 +1,5 @@
-"""When a portfolio is decided: every n sessions, or at the last session of a week, month or quarter.
+"""When a portfolio is decided: every n sessions, or at the last session of a week, month or quarter; and which sessions
+bars belong to.
 
 The ends of periods come from the venue's calendar, not from the bars: whether a session is the last of its month is
 known on its day. Shapes: T sessions, S symbols.
@@ -10,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from pipeline import venues
 
@@ -23,6 +25,16 @@ PERIODS: dict[str, Callable[[Days], npt.NDArray[np.int64]]] = {
     "monthly": lambda days: days.astype("datetime64[M]").astype(np.int64),
     "quarterly": lambda days: days.astype("datetime64[M]").astype(np.int64) // 3,
 }
+
+
+def sessions_of(ts: pa.ChunkedArray) -> tuple[Days, npt.NDArray[np.intp]]:
+    """Return the distinct times of bars, (T,) datetime64[us] UTC in order, and which of them each bar has, (N,)."""
+    found = ts.combine_chunks().dictionary_encode()  # several times faster than to sort all of them
+    times = found.dictionary.to_numpy().astype("datetime64[us]")
+    order = np.argsort(times)
+    place = np.empty(len(order), np.intp)
+    place[order] = np.arange(len(order))
+    return times[order], place[found.indices.to_numpy()]
 
 
 def due(rebalance: int | str, ts_T: Days, venue: str) -> Bools:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.backtest import kernel
 from pipeline.backtest.kernel import COLUMNS, Ledger, simulate
-from pipeline.backtest.money import RATE, fee
+from pipeline.backtest.money import RATE, affordable, covered, fee, portion
 from pipeline.backtest.orders import BUY, COVER, DELISTED, FRACTION, GONE, REST, SELL, SHORT
 
 from .portfolios import Case, markets, oracle
@@ -166,3 +166,53 @@ def test_commission_is_exact_for_the_largest_amounts() -> None:
     """value * rate would overflow 64 bits; the split multiplication does not."""
     for value in (0, 1, 9_999_999, 10_000_001, 9 * 10**18):
         assert fee(value, 23_000) == value * 23_000 // RATE
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    wanted=st.integers(1, 10**7),
+    price=st.sampled_from((0.01, 0.25, 1.0, 999.5, 3_333_333.0)),
+    rate=st.sampled_from((0, 1_500, 100_000)),
+    near=st.integers(-3, 3),
+)
+def test_cash_covers_what_it_pays_for(wanted: int, price: float, rate: int, near: int) -> None:
+    """The quick answer for cash that pays for everything is the slow one, also on the edge."""
+    value = int(wanted * price + 0.5)
+    for cash in (value + fee(value, rate) + near, value // 2, 10 * value + 10, near):
+        assert covered(wanted, cash, price, rate) == min(wanted, affordable(cash, price, rate))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(-(2**62), 2**62), st.integers(1, 2**40), st.data())
+def test_a_portion_is_exact(amount: int, whole: int, data: st.DataObject) -> None:
+    part = data.draw(st.integers(0, whole))
+    assert portion(amount, part, whole) == amount * part // whole
+
+
+def test_the_log_grows_without_a_trace() -> None:
+    """More trades than wishes: what little may be traded in a session makes a trade of each."""
+    T, S = 200, 2
+    price, none = np.full((T, S), 10.0), np.zeros((T, S))
+    weight = none.copy()
+    weight[0] = 0.5
+    ledger = simulate(
+        buy_TS=price,
+        sell_TS=price,
+        room_TS=np.ones((T, S), np.int64),
+        close_TS=price,
+        factor_TS=np.ones((T, S)),
+        tax_TS=np.zeros((T, S), np.int64),
+        weight_TS=weight,
+        order_TS=np.tile(np.arange(S, dtype=np.int32), (T, 1)),
+        decide_T=np.arange(T) == 0,
+        shortable_T=np.ones(T, bool),
+        nights_T=np.ones(T, np.int64),
+        delist_S=np.full(S, T),
+        last_S=np.full(S, np.nan),
+        capital=10**6,
+        commission_rate=0,
+        borrow_rate=0,
+    )
+    assert ledger.trades_NC[:, COLUMNS.index("t")].tolist() == np.repeat(np.arange(1, T), S).tolist()
+    assert ledger.trades_NC[:, COLUMNS.index("left")].tolist() == np.repeat(np.arange(1, T), S).tolist()
+    assert (ledger.price_N == 10.0).all()
