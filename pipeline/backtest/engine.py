@@ -38,7 +38,8 @@ ASSUMPTIONS = (
     "open positions at the end are valued at their last close, without costs of selling",
 )
 OF_SHORTS = (
-    "every share can be borrowed at one rate; proceeds of short sales are set aside, buy nothing and earn no interest; cash below zero owes none",
+    "every share can be borrowed at one rate; proceeds of short sales are set aside, buy nothing and earn no interest; "
+    "cash below zero owes none",
     "a short is bought back at the last close when it is delisted; nobody calls for more money in between",
 )
 BENCHMARKS = {

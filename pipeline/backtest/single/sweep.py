@@ -53,7 +53,8 @@ def sweep(
     with `least_trades`. executor : threads share all arrays; processes see them in shared memory; gpu: a thread of
     the current GPU each, never another executor instead. workers : None = the cores. memory : bytes of columns at once.
     limit, patience : bytes (None = what is free) and seconds; of more than 20,000 runs a part is made first, and what
-    would take more is refused with the forecast. progress : hears (done, all). client : a Dask client; its workers run the combinations of symbols.
+    would take more is refused with the forecast. progress : hears (done, all). client : a Dask client; its workers run
+    the combinations of symbols.
 
     No figure depends on the executor, workers, chunks, order of combinations or machine. Raises StrategyError.
     """
