@@ -87,14 +87,14 @@ _folder = functools.cache(cache_folder)
 
 @contextlib.contextmanager
 def _alone(below: str = "") -> Iterator[None]:
-    """Let one thread of one process compile at a time, with its cache in this folder below the common one: two that
-    write a cold cache at once can each spoil the other's index.
+    """Let one thread of a process, and one process a folder, compile at a time, with its cache in this folder below the
+    common one: two that write a cold cache at once can each spoil the other's index.
     """
     with _threads:
         folder = _folder()
         (folder / below).mkdir(parents=True, exist_ok=True, mode=0o700)
         before = numba.config.CACHE_DIR
-        with (folder / "compile.lock").open("w") as lock:
+        with (folder / below / "compile.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             numba.config.CACHE_DIR = str(
                 folder / below

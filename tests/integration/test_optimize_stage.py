@@ -46,6 +46,9 @@ def test_it_leaves_the_bank_every_trial_and_the_trades_of_the_best(searched: tup
     assert 1 <= len(bank["top"]) <= 5
     assert bank["top"][0]["score"] == trials["score"].max()
     assert trials["fast"].between(5, 20).all()
+    judgement = bank["overfitting"]["judgement"]
+    assert judgement and all(sentence.endswith((".", "chance", "search is worth")) for sentence in judgement[:1])
+    assert judgement[0] in searched[1].out
     found = of_receipt(out_of(searched[0], "ingest"), AccountSection(), "1d")
     trades, equity = (pd.read_parquet(out / f"{name}.parquet") for name in ("trades", "equity"))
     best = bank["top"][0]
@@ -68,6 +71,8 @@ def test_the_second_run_reuses_it_and_the_ranges_are_a_configuration(searched: t
     left = yaml.safe_load((out_of(folder, "optimize") / "ranges.yaml").read_text())
     assert left["optimize"]["strategy"] == "moving_average_cross"
     assert set(left["optimize"]["ranges"]) == {p.name for p in moving_average_cross.parameters}
+    bank = json.loads((out_of(folder, "optimize") / "bank.json").read_text())
+    assert (left["optimize"]["earlier"], left["optimize"]["interval"]) == (bank["trials"], "1d")
     words = [*SEARCH[: SEARCH.index("--optimize.ranges")], "--config", str(out_of(folder, "optimize") / "ranges.yaml")]
     narrower = job.run("scripts/optimize.py", folder, *words)
     assert narrower.status == 0, narrower.err
@@ -91,6 +96,17 @@ def test_what_cannot_be_searched_is_a_sentence(
     assert ran.status not in (0, None)
     assert message in ran.err, ran.err
     assert "Traceback" not in ran.err
+
+
+def test_symbols_without_bars_in_the_days_are_left_out(tmp_path: Path) -> None:
+    words = (*SEARCH, "--ingest.count", "20", "--optimize.first", "2024-01-02", "--optimize.last", "2024-06-28")
+    ran = job.run("scripts/optimize.py", tmp_path, *words)
+    assert ran.status == 0, ran.err
+    out = out_of(tmp_path, "optimize")
+    days = json.loads((out / "bank.json").read_text())["sessions"]
+    there = {symbol for symbol, each in days.items() if any(each.values())}
+    assert there < days.keys(), "a symbol that was listed later"
+    assert set(pd.read_parquet(out / "equity.parquet")["symbol"]) == there
 
 
 def test_ctrl_c_ends_a_search_with_a_sentence_and_it_goes_on(searched: tuple[Path, job.Ran]) -> None:

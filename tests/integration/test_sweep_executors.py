@@ -62,6 +62,19 @@ def test_a_process_that_is_killed_is_a_sentence_and_leaves_nothing() -> None:
     assert len(swept(executor="process", workers=2)) == 208
 
 
+def test_a_script_without_its_guard_is_told_so(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from tests.integration.test_sweep_executors import StrategyError, swept\n"
+        "try:\n    swept(executor='process', workers=2)\n"
+        "except StrategyError as error:\n    print('told', error)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, env=environment)
+    assert ran.returncode == 0, ran.stderr
+    assert "told expected process" in ran.stdout and "__main__" in ran.stdout
+
+
 def test_who_interrupts_processes_leaves_nothing() -> None:
     before = blocks()
 

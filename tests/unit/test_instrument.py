@@ -208,6 +208,13 @@ def test_lots_and_cents() -> None:
     assert (room == 50).all()
 
 
+def test_who_cannot_buy_a_single_lot_is_told() -> None:
+    account = FREE.model_copy(update={"capital": 10_000})
+    bars = flat(walk(6)["ts"].to_numpy(), [40_000] * 6)
+    with pytest.warns(UserWarning, match="bars is never traded: 10000 do not buy a lot, which costs 40000"):
+        assert not len(run(bars, HOLD, account=account, venue="24h").trades)
+
+
 def test_prices_and_money_of_trades_are_in_the_currency_of_prices() -> None:
     account = COSTS.model_copy(update={"unit": 0.01, "lot": 0.001, "capital": 1_000_000})
     bars = walk(900, seed=4)
@@ -251,6 +258,7 @@ BAD = {
     "infinite": (changed(7, high=np.inf), {}, "high inf"),
     "high below low": (changed(7, high=1.0), {}, "high 1,"),
     "negative volume": (changed(7, volume=-1.0), {}, r"expected a volume of 0 or more .* -1 .*row 7"),
+    "parts of a minute": (daily(9).assign(ts=lambda x: x["ts"] - np.timedelta64(1, "ms")), {}, "minutes .* in row 0"),
     "no stamp": (changed(7, ts=pd.NaT), {}, "expected a ts and a symbol for each bar, got none in row 7"),
     "unsorted": (daily(30)[::-1], {}, r"sorted by \(symbol, ts\), each once, .* in row 1; sort"),
     "twice": (pd.concat([daily(5), daily(5)[4:]]), {}, "in row 5; sort and drop duplicates"),
@@ -266,6 +274,8 @@ BAD = {
     "a weekend": (frame(sessions(1)[0] + np.arange(9) * np.timedelta64(1, "D"), np.full(9, 9e3)), {},
                   "on sessions of the Korea Exchange, got one on 2024-01-06; give venue="),
     "small letters": (daily(9), {"venue": "krx"}, "did you mean 'KRX'"),
+    "a market": (daily(9), {"venue": "KOSDAQ"}, "got 'KOSDAQ', which is a market of KRX; give venue='KRX'"),
+    "finer bars": (walk(9), {"venue": "24h", "interval": "1h"}, "expected bars of 1h of bars, got 15 minutes between"),
     "no venue": (daily(9), {"venue": ""}, "expected the name of a venue"),
     "no interval": (daily(9), {"interval": "15min"}, "expected an interval such as .* got '15min'"),
     "odd bars": (walk(9, 7), {"venue": "24h"}, "got 7 minutes between most of them"),

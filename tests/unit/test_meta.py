@@ -55,7 +55,11 @@ def test_a_cluster_finds_the_same() -> None:
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
-        assert same(searched(frame), searched(frame, client=client))
+        here: list[int] = []
+        there: list[int] = []
+        alone = searched(frame, progress=here.append)
+        assert same(alone, searched(frame, client=client, progress=there.append))
+    assert sum(here) == sum(there)
 
 
 def test_narrowing_stays_within_what_was_asked_for_and_nothing_is_tried_twice() -> None:
@@ -93,6 +97,7 @@ def test_combinations_that_trade_too_little_neither_lead_nor_stop_the_search() -
     nothing = searched(bars(600), SMALL.model_copy(update={"least_trades": 10_000}))
     assert np.isinf(nothing.score_C).all() and len(nothing.iterations) == 3
     assert nothing.ranges == Ranges.whole(moving_average_cross, None, "1d"), "nothing says where to look"
+    assert set(nothing.numbers) == {"trials"} and "made 10000 trades" in nothing.reasons["deflated_sharpe"]
 
 
 def test_periods_ask_for_steadiness() -> None:

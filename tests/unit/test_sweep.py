@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.backtest import forecast, instruments, run, sweep
+from pipeline.backtest import forecast, instruments, optimize, run, sweep
 from pipeline.backtest.single.chunks import chunks
 from pipeline.backtest.single.samples import combinations_of
 from pipeline.strategies import ALL, Parameter, Strategy, StrategyError, Use, moving_average_cross, wm_pattern
@@ -182,6 +182,8 @@ def test_a_forecast_says_what_a_sweep_takes_and_a_sweep_keeps_to_it() -> None:
         swept(draws(30_000), patience=0.001)
     with pytest.raises(StrategyError, match=r"expected a sweep within 1 MB, got 30,000 .*top="):
         swept(draws(30_000), limit=1_000_000)
+    with pytest.raises(StrategyError, match="expected a sweep within 0 s, got 200 combinations"):
+        swept(draws(200), patience=1e-9)
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
@@ -212,6 +214,16 @@ def test_a_run_is_of_one_symbol_and_knows_its_parameters() -> None:
         run(two, moving_average_cross, venue="24h")
     with pytest.raises(StrategyError, match="did you mean 'fast'"):
         run(BARS, moving_average_cross, {"fats": 5}, venue="24h")
+    wrong: Any = "moving_average_cross"
+    for call in (run, optimize):
+        with pytest.raises(StrategyError, match="expected a Strategy, got 'moving_average_cross'"):
+            call(BARS, wrong, venue="24h")
+    values: Any = [5, 20]
+    with pytest.raises(StrategyError, match="expected values by parameter"):
+        run(BARS, moving_average_cross, values, venue="24h")
+    account: Any = {"direction": "both"}
+    with pytest.raises(StrategyError, match="expected an AccountSection as account"):
+        run(BARS, moving_average_cross, account=account, venue="24h")
     with pytest.raises(StrategyError, match="at least two bars of bars to trade, got 1 of 2"):
         run(BARS[:2], moving_average_cross, venue="24h")
 

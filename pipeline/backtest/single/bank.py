@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.strategies.declare import Strategy
+from pipeline.report.words import text
 
 from ..overfit import judgement
 from .figures import FIGURES
 from .meta import Found
-from .section import AccountSection, MetaSection
+from .section import AccountSection, MetaSection, OptimizeSection
 
 
 def bank(found: Found, section: MetaSection, account: AccountSection, symbols: list[str]) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def bank(found: Found, section: MetaSection, account: AccountSection, symbols: l
         "overfitting": {
             "numbers": found.numbers,
             "reasons": found.reasons,
-            "judgement": judgement(found.numbers, found.year),
+            "judgement": _judged(found),
         },
         "top": [
             {
@@ -91,7 +91,12 @@ def told(found: Found, section: MetaSection) -> list[str]:
     for name in ("deflated_sharpe", "pbo"):
         value = numbers.get(name)
         lines.append(f"  {name}: {_short(value) if value is not None else found.reasons.get(name, 'not known')}")
-    return lines
+    return lines + _judged(found)
+
+
+def _judged(found: Found) -> list[str]:
+    """Return what the numbers on overfitting mean, in sentences."""
+    return [text("en", key, **values) for key, values in judgement(found.numbers, found.year)]
 
 
 def _means(figures: dict[str, Any], c: int) -> dict[str, float | None]:
@@ -117,6 +122,8 @@ def _short(value: float | None) -> str:
     return "not known" if value is None else f"{value:.4g}"
 
 
-def strategy_ranges(strategy: Strategy, found: Found) -> dict[str, Any]:
-    """Return the final ranges as a configuration that a next search takes."""
-    return {"optimize": {"strategy": strategy.name, "ranges": found.ranges.told()}}
+def strategy_ranges(found: Found, section: OptimizeSection) -> dict[str, Any]:
+    """Return the final ranges as a configuration that a next search takes; what was tried to find them counts there."""
+    earlier = len(found.score_C) + section.earlier
+    told = {"strategy": section.strategy, "interval": section.interval, "ranges": found.ranges.told()}
+    return {"optimize": {**told, "earlier": earlier}}

@@ -63,8 +63,8 @@ def forecast(
     """Run some of the combinations on the first symbol and say what a sweep with these arguments will take."""
     account = account or AccountSection()
     found = instruments_of(bars, account, market)
-    over = span(found[0], strategy, first, last)
     chosen = combinations_of(strategy, combinations)
+    over = span(found[0], strategy, first, last)
     return foreseen(found, chosen, account, over, top=top, workers=workers or cores(), memory=memory)
 
 

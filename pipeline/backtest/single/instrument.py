@@ -8,6 +8,7 @@ Shapes: T bars, R tick tables, B bands.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +24,7 @@ from pipeline.indicators.timeframes import length_of
 from pipeline.recurrence import Series
 from pipeline.resample import PERIODS, derivable, derive
 from pipeline.strategies.declare import StrategyError
-from pipeline.tradable import Listing, bases, locks
+from pipeline.tradable import MARKETS, Listing, bases, locks
 from storage.schema import ACTIONS, BARS, TS
 
 from ..money import RATE
@@ -122,6 +123,7 @@ def instruments(
     out = []
     for name, rows in frame.groupby("symbol", sort=False):
         own = rows.reset_index(drop=True)
+        _check_interval(str(name), own, interval)
         found = None if actions is None else actions.filter(pa.compute.equal(actions["symbol"], str(name)))
         of = (listing or {}).get(str(name), STOCK)
         out.append(_laid_out(str(name), own, account, venue, interval or interval_of(own), found, of))
@@ -133,8 +135,18 @@ def instruments_of(bars: Any, account: AccountSection, market: Mapping[str, Any]
 
     Raises StrategyError for an empty list, and for instruments of another account: prices and room are in its units.
     """
+    if not isinstance(account, AccountSection):
+        raise StrategyError(f"expected an AccountSection as account, got {account!r}; write AccountSection(...)")
     if not isinstance(bars, list):
-        return instruments(bars, account, **market)
+        found = instruments(bars, account, **market)
+        for each in found:
+            if account.capital * account.size < (least := float(each.price_TC[:, 3].min())):
+                warnings.warn(
+                    f"{each.symbol} is never traded: {account.capital * account.size:g} do not buy a lot, which costs "
+                    f"{least:g} units of money or more; raise account.capital or size, or lower lot",
+                    stacklevel=3,
+                )
+        return found
     if not bars or not all(isinstance(each, Instrument) for each in bars):
         told = ", ".join(sorted({type(each).__name__ for each in bars})) or "an empty list"
         raise StrategyError(f"expected a frame of bars or a list of instruments, got {told}; see instruments()")
@@ -189,6 +201,15 @@ def interval_of(bars: Any) -> str:
     )
 
 
+def _check_interval(symbol: str, bars: Any, interval: str) -> None:
+    """Refuse bars that are much finer than what they are said to be; sparse ones, and a short last one, are fine."""
+    gaps = np.diff(bars["ts"].to_numpy().astype("datetime64[m]").astype(np.int64))
+    if interval and gaps.size and 2 * np.median(gaps) <= length_of(interval):
+        raise StrategyError(
+            f"expected bars of {interval} of {symbol}, got {np.median(gaps):g} minutes between them; correct interval="
+        )
+
+
 def _check_venue(venue: Any) -> None:
     """Refuse what is no name, and another spelling of a venue with rules of its own."""
     known = (*krx.VENUES, "FX")
@@ -198,6 +219,11 @@ def _check_venue(venue: Any) -> None:
         )
     if venue not in known and venue.upper() in known:
         raise StrategyError(f"expected a venue, got '{venue}'; did you mean '{venue.upper()}'?")
+    if venue.upper() in ("KOSPI", *MARKETS):
+        raise StrategyError(
+            f"expected a venue, got '{venue}', which is a market of KRX; give venue='KRX', and the market of a symbol "
+            "with listing="
+        )
 
 
 def _numbers(frame: Any, name: str) -> Array:
@@ -226,6 +252,12 @@ def _checked(frame: Any) -> Any:
         row = int(np.flatnonzero((ts.isna() | out["symbol"].isna()).to_numpy())[0])
         raise StrategyError(f"expected a ts and a symbol for each bar, got none in row {row}; drop or mend it")
     out["ts"] = (ts if ts.dt.tz is None else ts.dt.tz_convert("UTC").dt.tz_localize(None)).dt.as_unit("us")
+    if (part := (out["ts"] != out["ts"].dt.floor("min")).to_numpy()).any():  # coarser bars would come a bar too late
+        row = int(np.flatnonzero(part)[0])
+        raise StrategyError(
+            f"expected the ends of bars on whole minutes as ts, got {ts.iloc[row]} in row {row}; round them up with "
+            ".dt.ceil('min')"
+        )
     out = out.reset_index(drop=True)
     symbol, stamp = out["symbol"].astype(str).to_numpy(), out["ts"].to_numpy()
     out["symbol"] = symbol

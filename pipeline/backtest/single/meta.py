@@ -24,7 +24,7 @@ from .figures import Raw, figures, sharpe
 from .forecast import cores
 from .instrument import Instrument, instruments_of
 from .ranges import Ranges, codes
-from .samples import Samples
+from .samples import Samples, check_strategy
 from .section import AccountSection, MetaSection
 from .spread import Spread
 
@@ -86,6 +86,7 @@ def optimize(
     The same seed gives the same result on any number of workers. Other arguments as for `sweep`. Raises StrategyError.
     """
     section, account = section or MetaSection(), account or AccountSection()
+    check_strategy(strategy)
     found = instruments_of(bars, account, market)
     spans = _halves(found, strategy, section, first, last)
     whole = now = Ranges.whole(strategy, ranges, found[0].interval)
@@ -258,6 +259,14 @@ class _Trials:
             told = [_figures(pair[k], self.account.capital, over[k]) for pair, over in zip(raws, self.spans)]
             halves.append({name: np.stack([one[name] for one in told]) for name in told[0]})
         order = np.lexsort([*code.T[::-1], -score])
+        days = tuple((*_days(x, a), *_days(x, b)) for x, (a, b) in zip(self.instruments, self.spans))
+        samples, year = Samples(self.strategy, code), self.spans[0][0].year
+        if not np.isfinite(score[order[0]]):
+            reason = f"no combination made {self.section.least_trades} trades inside"
+            return Found(
+                samples, score, halves[0], halves[1], order, steps, ranges, {"trials": len(score) + earlier},
+                dict.fromkeys(("deflated_sharpe", "pbo"), reason), why, days, year,
+            )  # fmt: skip
         # Symbols move together: their sums are averaged, so that many of them are not taken for many years.
         there = [number for number, (inside, _) in enumerate(self.spans) if inside.sessions]
         moment = np.mean([raws[number][0].moment_CMK for number in there], axis=0)
@@ -271,10 +280,9 @@ class _Trials:
         others: dict[str, str] = {}
         if len(count) == cscv.BLOCKS:
             more, others, _ = cscv.overfitting(moment[:, :, :2], count)
-        days = tuple((*_days(x, a), *_days(x, b)) for x, (a, b) in zip(self.instruments, self.spans))
         return Found(
-            Samples(self.strategy, code), score, halves[0], halves[1], order, steps, ranges, {**numbers, **more},
-            {**reasons, **others}, why, days, self.spans[0][0].year,
+            samples, score, halves[0], halves[1], order, steps, ranges, {**numbers, **more},
+            {**reasons, **others}, why, days, year,
         )  # fmt: skip
 
 

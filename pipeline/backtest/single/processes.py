@@ -121,7 +121,7 @@ class Processes:
             for pipe in wait(list(waiting), 0.2):
                 try:
                     answer = pipe.recv()
-                except EOFError as error:
+                except (EOFError, ConnectionError) as error:
                     raise _died(waiting[pipe]) from error
                 if answer:
                     raise StrategyError(answer)
@@ -136,8 +136,9 @@ def _died(process: Any) -> StrategyError:
     process.join(1)
     return StrategyError(
         f"expected process {process.pid} to finish its combinations, it ended with code {process.exitcode} (-9: "
-        f"killed, often "
-        "for memory); run again with fewer processes or executor='thread'"
+        "killed, often "
+        "for memory; 1: often a script that does not start its work under `if __name__ == '__main__':`); run again "
+        "with fewer processes or executor='thread'"
     )
 
 

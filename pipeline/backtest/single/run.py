@@ -45,8 +45,9 @@ def run(
     if len(found) != 1:
         raise StrategyError(f"expected bars of one symbol, got {len(found)}; choose one, or use sweep")
     each = found[0]
+    chosen = one(strategy, values or {})
     over = span(each, strategy, first, last)
-    (chunk,) = chunks(each, one(strategy, values or {}), MEMORY, 1)
+    (chunk,) = chunks(each, chosen, MEMORY, 1)
     task = task_of(each, strategy, chunk, over, account.array())._replace(wake_VT=np.zeros((1, 0), np.int32))
     equity = np.full(len(each), account.capital, np.int64)
     room = 1_000

@@ -136,8 +136,7 @@ def _codes(p: Parameter, values: pd.Series) -> Floats:
 
 def combinations_of(strategy: Strategy, given: Any) -> Samples:
     """Return combinations however they are given: a grid, rows, or Samples as they are."""
-    if not isinstance(strategy, Strategy):
-        raise StrategyError(f"expected a Strategy, got {strategy!r}; see strategy_of() for those with a name")
+    check_strategy(strategy)
     if isinstance(given, Samples):
         if given.strategy != strategy:
             raise StrategyError(f"expected samples of strategy '{strategy.name}', got those of '{given.strategy.name}'")
@@ -147,8 +146,17 @@ def combinations_of(strategy: Strategy, given: Any) -> Samples:
     return grid(strategy, given) if isinstance(given, Mapping) else samples(strategy, given)
 
 
+def check_strategy(strategy: Any) -> None:
+    """Refuse what is no strategy, such as the name of one."""
+    if not isinstance(strategy, Strategy):
+        raise StrategyError(f"expected a Strategy, got {strategy!r}; see strategy_of() for those with a name")
+
+
 def one(strategy: Strategy, values: Mapping[str, Value]) -> Samples:
     """Return a single combination; parameters that are not named keep their defaults."""
+    check_strategy(strategy)
+    if not isinstance(values, Mapping):
+        raise StrategyError(f"expected values by parameter, such as {{'name': 1}}, got {values!r}")
     return samples(strategy, [dict(values)]) if values else samples(strategy, [strategy.defaults])
 
 

@@ -62,7 +62,7 @@ class Spread:
                 pick, raws = future.result()
                 number = futures.pop(future)
                 future.release()
-                moved(len(pick))
+                moved(len(pick) * len(raws))
                 yield number, pick, raws
         finally:
             self._client.cancel(list(futures))

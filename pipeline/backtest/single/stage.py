@@ -61,10 +61,11 @@ def optimize(job: Job, account: AccountSection, optimize: OptimizeSection) -> di
     write_json(job.out / "bank.json", report)
     write_parquet(job.out / "trials.parquet", table)
     with replacing(job.out / "ranges.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(strategy_ranges(strategy, result)), encoding="utf-8")
+        temporary.write_text(yaml.safe_dump(strategy_ranges(result, optimize)), encoding="utf-8")
     if report["top"]:
         days = {"first": optimize.first, "last": optimize.last}
-        runs = {e.symbol: run([e], strategy, report["top"][0]["parameters"], account=account, **days) for e in found}
+        there = [each for each, halves in zip(found, result.spans) if any(halves)]  # others had no sessions in the days
+        runs = {e.symbol: run([e], strategy, report["top"][0]["parameters"], account=account, **days) for e in there}
         for name in ("trades", "equity"):
             frames = [getattr(one, name).assign(symbol=symbol) for symbol, one in runs.items()]
             write_parquet(job.out / f"{name}.parquet", pa.Table.from_pandas(pd.concat(frames), preserve_index=False))

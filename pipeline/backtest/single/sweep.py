@@ -40,7 +40,7 @@ def sweep(
     workers: int | None = None,
     memory: int = MEMORY,
     limit: int | None = None,
-    patience: float = PATIENCE,
+    patience: float | None = None,
     progress: Callable[[int, int], None] | None = None,
     client: Any = None,
     **market: Any,
@@ -52,9 +52,9 @@ def sweep(
     are traded, inclusive; earlier bars are seen by columns only. top : keep only the best by the figure `by`, of those
     with `least_trades`. executor : threads share all arrays; processes see them in shared memory; gpu: a thread of
     the current GPU each, never another executor instead. workers : None = the cores. memory : bytes of columns at once.
-    limit, patience : bytes (None = what is free) and seconds; of more than 20,000 runs a part is made first, and what
-    would take more is refused with the forecast. progress : hears (done, all). client : a Dask client; its workers run
-    the combinations of symbols.
+    limit, patience : bytes (None = what is free) and seconds (None = an hour); where one is given, or for more than
+    20,000 runs, a part is made first, and what would take more is refused with the forecast. progress : hears
+    (done, all). client : a Dask client; its workers run the combinations of symbols.
 
     No figure depends on the executor, workers, chunks, order of combinations or machine. Raises StrategyError.
     """
@@ -77,10 +77,10 @@ def sweep(
     workers = workers or cores()
     spans = [span(each, strategy, first, last) for each in found]
     rows = Rows(chosen, [each.symbol for each in found], by, top, least_trades)
-    if len(chosen) * len(found) > LARGE:
+    if len(chosen) * len(found) > LARGE or limit is not None or patience is not None:
         guess = foreseen(found, chosen, account, spans[0], top=top, workers=workers, memory=memory)
         LOG.info("sweep of %s: %s", strategy.name, guess)
-        guess.check(limit or psutil.virtual_memory().available, patience)
+        guess.check(limit or psutil.virtual_memory().available, PATIENCE if patience is None else patience)
     done, total = 0, len(chosen) * len(found)
 
     def moved(more: int) -> None:
