@@ -20,7 +20,8 @@ from tests.sweep_bars import COSTS, walk
 
 BARS = walk(6_000)
 GRID = {"fast": [5, 10, 15, 20], "slow": [40, 60, 80, 100], "stop_atr": [0.5 * k for k in range(13)]}
-MANY = GRID | {"trail_atr": [0.5 * k for k in range(13)], "trail_start_atr": [0.5 * k for k in range(9)]}
+LONG = {"fast": range(5, 45, 5), "slow": range(60, 241, 20)}
+MANY = GRID | LONG | {"trail_atr": [0.5 * k for k in range(13)], "trail_start_atr": [0.5 * k for k in range(9)]}
 ROOT = Path(__file__).parents[2]
 SHARED = Path("/dev/shm")
 
