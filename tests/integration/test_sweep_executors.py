@@ -92,7 +92,9 @@ def test_who_interrupts_processes_leaves_nothing() -> None:
 def test_ctrl_c_in_a_terminal_ends_all_processes_without_their_tracebacks(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
+        "import signal\n"
         "from tests.integration.test_sweep_executors import MANY, swept\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it\n"
         "if __name__ == '__main__':\n"
         "    try:\n"
         "        swept(MANY, executor='process', workers=2, progress=lambda done, total: print(done, flush=True))\n"

@@ -31,6 +31,7 @@ def audited(home: Path, *words: str) -> tuple[int, dict[str, Any]]:
     return status, json.loads(found[0].read_text()) if found and found[0].exists() else {}
 
 
+@pytest.mark.slow
 def test_clean_strategies_get_a_certificate_that_comes_out_the_same_again(home: Path) -> None:
     status, one = audited(home, "moving_average_cross", "rsi_reversion", *QUICK)
     assert (

@@ -137,6 +137,7 @@ for name in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_strategies_that_were_compiled_by_different_processes_keep_their_steps(tmp_path: Path, root: Path) -> None:
     def told(*names: str) -> list[str]:
         done = subprocess.run(
