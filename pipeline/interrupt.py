@@ -23,7 +23,7 @@ class Interrupted(BaseException):
     """The run was asked to end; `code` is the exit status that tells by which signal."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"ended by {signal.Signals(number).name}; the same command goes on where it stopped")
+        super().__init__(f"ended by {signal.Signals(number).name}; the same command goes on from what is kept")
         self.number = number
         self.code = 128 + number
 

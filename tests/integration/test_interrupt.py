@@ -62,7 +62,7 @@ def test_a_signal_ends_the_run_with_a_sentence_and_it_goes_on(
         if status != 0:
             break
     assert status == code, err
-    assert "the same command goes on where it stopped" in err
+    assert "the same command goes on from what is kept" in err
     assert "Traceback" not in err
     assert json.loads((folder / "manifest.json").read_text())["state"] == "failed"
     ran = job.run(f"scripts/{stage}.py", tmp_path, *job.SMOKE, *words)

@@ -125,5 +125,5 @@ def test_ctrl_c_ends_a_search_with_a_sentence_and_it_goes_on(searched: tuple[Pat
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "the same command goes on where it stopped" in err
+    assert "the same command goes on from what is kept" in err
     assert "Traceback" not in err
