@@ -16,7 +16,7 @@ def backtest(job: Job, backtest: BacktestSection) -> dict[str, Any]:
     trades.parquet (one row a trade, KRW), metrics.json, course.parquet (one row a session), analysis.json. Raises
     BacktestError when there is nothing to trade.
     """
-    from .engine import run  # compiles the engine, which a process that only reads the configuration need not
+    from .portfolio.engine import run  # compiles the engine, which a process that only reads the configuration need not
 
     job.out.mkdir(parents=True, exist_ok=True)
     job.emit("progress", done=0, total=1, unit="backtests")

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline import krx
 from pipeline.backtest.metrics import monthly
-from pipeline.backtest.positions import Position, closed_positions
+from pipeline.backtest.portfolio.positions import Position, closed_positions
 from pipeline.provenance import environment
 from storage.section import digest_of
 

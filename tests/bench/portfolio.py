@@ -23,12 +23,12 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import krx
-from pipeline.backtest.factors import CLASSIC
-from pipeline.backtest.kernel import COLUMNS, Ledger, simulate
-from pipeline.backtest.market import UNLIMITED
-from pipeline.backtest.orders import BUY
+from pipeline.backtest.analysis.study import study
+from pipeline.backtest.portfolio.factors import CLASSIC
+from pipeline.backtest.portfolio.kernel import COLUMNS, Ledger, simulate
+from pipeline.backtest.portfolio.market import UNLIMITED
+from pipeline.backtest.portfolio.orders import BUY
 from pipeline.backtest.section import BacktestSection
-from pipeline.backtest.study import study
 from pipeline.receipt import Receipt
 from storage.schema import ACTIONS, BARS, SYMBOLS
 

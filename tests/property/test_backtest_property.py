@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.backtest import kernel
-from pipeline.backtest.kernel import COLUMNS, Ledger, simulate
 from pipeline.backtest.money import RATE, affordable, covered, fee, portion
-from pipeline.backtest.orders import BUY, COVER, DELISTED, FRACTION, GONE, REST, SELL, SHORT
+from pipeline.backtest.portfolio import kernel
+from pipeline.backtest.portfolio.kernel import COLUMNS, Ledger, simulate
+from pipeline.backtest.portfolio.orders import BUY, COVER, DELISTED, FRACTION, GONE, REST, SELL, SHORT
 
 from .portfolios import Case, markets, oracle
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline.backtest import BacktestSection
-from pipeline.backtest.engine import run
+from pipeline.backtest.portfolio.engine import run
 from storage.store import read_json
 from tests.stage_directories import World, write_predictions
 

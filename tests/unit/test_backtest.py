@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from pipeline.backtest import BacktestSection
-from pipeline.backtest.engine import run
-from pipeline.backtest.kernel import simulate
-from pipeline.backtest.schedule import decisions
+from pipeline.backtest.portfolio.engine import run
+from pipeline.backtest.portfolio.kernel import simulate
+from pipeline.backtest.portfolio.schedule import decisions
 from pipeline.receipt import Receipt
 from tests.stage_directories import World, write_predictions
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats
 
-from pipeline.backtest import decay, quantiles
-from pipeline.backtest.forward import Paths, forward_returns, paths
-from pipeline.backtest.market import Market, load
-from pipeline.backtest.ordering import coefficients, ranks
+from pipeline.backtest.analysis import decay, quantiles
+from pipeline.backtest.analysis.forward import Paths, forward_returns, paths
+from pipeline.backtest.analysis.ordering import coefficients, ranks
+from pipeline.backtest.portfolio.market import Market, load
 from pipeline.backtest.section import BacktestSection
 from pipeline.labels import forward_returns as labels_of
 from pipeline.receipt import Receipt

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.backtest import BacktestError, BacktestSection
-from pipeline.backtest.engine import run
+from pipeline.backtest.portfolio.engine import run
 from pipeline.receipt import Receipt
 from storage.schema import BARS
 from tests.stage_directories import SOURCE, TS, World, write_predictions

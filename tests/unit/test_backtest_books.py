@@ -10,12 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.backtest import books
-from pipeline.backtest.analysis import analyse
-from pipeline.backtest.benchmark import benchmark
-from pipeline.backtest.capacity import capacity, equity_at_cap, impact_bp, unfilled, volatility
-from pipeline.backtest.engine import _trades
-from pipeline.backtest.exposure import (
+from pipeline.backtest.analysis.analyse import analyse
+from pipeline.backtest.analysis.capacity import capacity, equity_at_cap, impact_bp, unfilled, volatility
+from pipeline.backtest.analysis.exposure import (
     benchmark_weights,
     concentration,
     exposure,
@@ -23,14 +20,17 @@ from pipeline.backtest.exposure import (
     sectors,
     size_quantiles,
 )
-from pipeline.backtest.factors import CLASSIC, scores, trade_quantiles
-from pipeline.backtest.kernel import Ledger
-from pipeline.backtest.market import Market, load
-from pipeline.backtest.numbers import numbers_of
-from pipeline.backtest.portfolio import Targets, trade, wanted
-from pipeline.backtest.positions import closed_positions
+from pipeline.backtest.analysis.study import study
+from pipeline.backtest.portfolio import books
+from pipeline.backtest.portfolio.benchmark import benchmark
+from pipeline.backtest.portfolio.engine import _trades
+from pipeline.backtest.portfolio.factors import CLASSIC, scores, trade_quantiles
+from pipeline.backtest.portfolio.kernel import Ledger
+from pipeline.backtest.portfolio.market import Market, load
+from pipeline.backtest.portfolio.numbers import numbers_of
+from pipeline.backtest.portfolio.positions import closed_positions
+from pipeline.backtest.portfolio.targets import Targets, trade, wanted
 from pipeline.backtest.section import BacktestError, BacktestSection
-from pipeline.backtest.study import study
 from pipeline.indicators import IndicatorError, compute
 from pipeline.receipt import Receipt
 from tests.stage_directories import World

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.backtest import BacktestSection
-from pipeline.backtest.engine import run
-from pipeline.backtest.portfolio import resolved_mode, sleeves
+from pipeline.backtest.portfolio.engine import run
+from pipeline.backtest.portfolio.targets import resolved_mode, sleeves
 from tests.stage_directories import World, write_predictions
 
 from .backtests import EXACT, NAN, Result, traded

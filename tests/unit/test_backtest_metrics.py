@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.backtest import metrics
-from pipeline.backtest.positions import closed_positions
+from pipeline.backtest.portfolio.positions import closed_positions
 
 Floats = npt.NDArray[np.float64]
 

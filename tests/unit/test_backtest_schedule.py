@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline import krx, venues
-from pipeline.backtest.schedule import due
+from pipeline.backtest.portfolio.schedule import due
 from tests.stage_directories import World
 
 from .backtests import NAN, traded

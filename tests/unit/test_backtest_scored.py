@@ -14,10 +14,10 @@ from pydantic import ValidationError
 
 from pipeline import config as configuration
 from pipeline.backtest import BacktestError, BacktestSection
-from pipeline.backtest.engine import run
-from pipeline.backtest.forward import paths
-from pipeline.backtest.market import load
-from pipeline.backtest.scored import scored
+from pipeline.backtest.analysis.forward import paths
+from pipeline.backtest.portfolio.engine import run
+from pipeline.backtest.portfolio.market import load
+from pipeline.backtest.portfolio.scored import scored
 from pipeline.config import Config
 from pipeline.receipt import Receipt
 from pipeline.report import ReportSection, report

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.backtest import selection
+from pipeline.backtest.portfolio import selection
+from pipeline.backtest.portfolio.selection import Choice
+from pipeline.backtest.portfolio.weights import volatility, weigh
 from pipeline.backtest.section import BacktestSection
-from pipeline.backtest.selection import Choice
-from pipeline.backtest.weights import volatility, weigh
 from tests.stage_directories import World
 
 from .backtests import NAN, traded

@@ -12,7 +12,7 @@ import pytest
 from distributed import get_task_stream
 
 from pipeline.backtest import BacktestError, BacktestSection
-from pipeline.backtest.engine import run
+from pipeline.backtest.portfolio.engine import run
 from pipeline.backtest.stage import backtest
 from pipeline.cluster import Cluster, ClusterSection
 from pipeline.job import Job

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.backtest import BacktestSection
-from pipeline.backtest.market import load
+from pipeline.backtest.portfolio.market import load
 from pipeline.features.section import FeatureSection
 from pipeline.features.stage import features
 from pipeline.labels import LabelSection

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.backtest import BacktestSection
-from pipeline.backtest.engine import run
+from pipeline.backtest.portfolio.engine import run
 from pipeline.cluster import Cluster, ClusterSection
 from pipeline.job import Job
 from pipeline.report import ReportError, ReportSection, report, svg, tables

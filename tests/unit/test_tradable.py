@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline import krx
 from pipeline.backtest import BacktestSection
-from pipeline.backtest.market import load
+from pipeline.backtest.portfolio.market import load
 from pipeline.features.section import FeatureSection
 from pipeline.labels import LabelSection
 from pipeline.receipt import Receipt

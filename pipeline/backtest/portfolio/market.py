@@ -21,9 +21,9 @@ from pipeline import krx
 from pipeline.receipt import Receipt
 from pipeline.tradable import Listing, fills, listing, untraded
 
-from .money import RATE
+from ..money import RATE
+from ..section import BacktestError, BacktestSection
 from .schedule import sessions_of
-from .section import BacktestError, BacktestSection
 
 Floats = npt.NDArray[np.float64]
 Longs = npt.NDArray[np.int64]

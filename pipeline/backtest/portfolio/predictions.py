@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from storage.schema import TS
 
+from ..section import BacktestError, BacktestSection
 from .market import Market
-from .section import BacktestError, BacktestSection
 
 KST = timedelta(hours=9)
 

@@ -14,17 +14,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..features.seen import runs_of, seen, sound
-from ..indicators import Spec, parts_of, reads, resolve
-from ..indicators.timeframes import View, crossed, values_at
-from ..receipt import Receipt
-from ..recurrence import Series
+from pipeline.features.seen import runs_of, seen, sound
+from pipeline.indicators import Spec, parts_of, reads, resolve
+from pipeline.indicators.timeframes import View, crossed, values_at
+from pipeline.receipt import Receipt
+from pipeline.recurrence import Series
+
+from ..analysis.quantiles import QUANTILES, quantiles
+from ..section import BacktestError, BacktestSection
 from .kernel import Ledger
 from .market import INTERVAL, Market
-from .portfolio import Targets, trade
-from .quantiles import QUANTILES, quantiles
 from .schedule import sessions_of
-from .section import BacktestError, BacktestSection
+from .targets import Targets, trade
 
 Scores = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..as_of import Facts
-from .benchmark import shares
-from .market import Market
+from pipeline.as_of import Facts
+
+from ..portfolio.benchmark import shares
+from ..portfolio.market import Market
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int16]

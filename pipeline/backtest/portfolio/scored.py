@@ -22,10 +22,10 @@ from pipeline.indicators.spec import nearest
 from pipeline.receipt import Receipt
 from storage.store import read_json
 
+from ..section import BacktestError, BacktestSection, FeatureColumn
 from .factors import scores
 from .market import Market, load
 from .predictions import known_before, model_of, of_split, score_matrix, scores_of, span
-from .section import BacktestError, BacktestSection, FeatureColumn
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]

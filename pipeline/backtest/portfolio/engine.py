@@ -15,15 +15,15 @@ from storage.schema import TS, content_digest
 from storage.section import digest_of
 from storage.store import write_json, write_parquet
 
-from . import metrics
-from .analysis import analyse
+from .. import metrics
+from ..analysis.analyse import analyse
+from ..section import BacktestError, BacktestSection, FeatureColumn
 from .benchmark import benchmark
 from .kernel import COLUMNS, Ledger
 from .market import Market
 from .numbers import numbers_of
-from .portfolio import fit_threshold, resolved_mode, sleeves, trade, wanted
 from .scored import Scored, scored
-from .section import BacktestError, BacktestSection, FeatureColumn
+from .targets import fit_threshold, resolved_mode, sleeves, trade, wanted
 from .threshold import Threshold
 
 SIDES = ("buy", "sell", "delisted", "sell", "short", "cover")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .market import Market
+from ..portfolio.market import Market
 
 Floats = npt.NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .money import SHARE_GRACE, WON_GRACE, covered, fee, portion, won
+from ..money import SHARE_GRACE, WON_GRACE, covered, fee, portion, won
 
 Floats = npt.NDArray[np.float64]
 Longs = npt.NDArray[np.int64]

@@ -12,16 +12,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..indicators import Spec
-from ..receipt import Receipt
-from .benchmark import benchmark
-from .factors import scores, trade_quantiles
+from pipeline.indicators import Spec
+from pipeline.receipt import Receipt
+
+from ..portfolio.benchmark import benchmark
+from ..portfolio.factors import scores, trade_quantiles
+from ..portfolio.market import load
+from ..portfolio.numbers import numbers_of
+from ..portfolio.schedule import decisions, due
+from ..section import BacktestSection
 from .forward import forward_returns, paths
-from .market import load
-from .numbers import numbers_of
 from .quantiles import QUANTILES, earned, quantiles, summary
-from .schedule import decisions, due
-from .section import BacktestSection
 
 
 class Study(NamedTuple):

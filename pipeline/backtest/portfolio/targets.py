@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..money import RATE
+from ..section import FEW_SYMBOLS, BacktestSection
 from . import selection
 from .kernel import Bools, Ledger, simulate
 from .market import Market
-from .money import RATE
 from .orders import Floats, Ints, Longs
 from .schedule import decisions, due
-from .section import FEW_SYMBOLS, BacktestSection
 from .threshold import Threshold, fit
 from .weights import volatility, weigh
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..money import SHARE_GRACE, WON_GRACE
 from .kernel import COLUMNS, Ledger
 from .market import Market
-from .money import SHARE_GRACE, WON_GRACE
 from .orders import GONE
 
 Floats = npt.NDArray[np.float64]

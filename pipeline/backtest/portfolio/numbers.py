@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import metrics
+from .. import metrics
 from .books import SHARES, costs, positions
 from .kernel import Ledger
 from .market import Market

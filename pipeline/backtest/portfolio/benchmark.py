@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ..section import BacktestError
 from .market import Market
-from .section import BacktestError
 
 Floats = npt.NDArray[np.float64]
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .books import S_, SHARES, T_, VALUE, held, ordered
-from .kernel import Ledger
-from .market import UNLIMITED, Market
-from .money import SHARE_GRACE
-from .portfolio import Targets, trade
-from .section import BacktestSection
+from ..money import SHARE_GRACE
+from ..portfolio.books import S_, SHARES, T_, VALUE, held, ordered
+from ..portfolio.kernel import Ledger
+from ..portfolio.market import UNLIMITED, Market
+from ..portfolio.targets import Targets, trade
+from ..section import BacktestSection
 
 Floats = npt.NDArray[np.float64]
 

@@ -58,7 +58,7 @@ def coefficients(
 def _spread(kernel: Any, signature: str, T: int, threads: int, *arrays: Any) -> None:
     """Call a kernel for ranges of sessions, on threads."""
     # At import, it would cost everybody who reads a configuration the start of Numba.
-    from ..recurrence.compile import compiled
+    from pipeline.recurrence.compile import compiled
 
     run = compiled(kernel, signature, alias=True)
     edges = np.linspace(0, T, (4 * threads if threads > 1 else 1) + 1).astype(int).tolist()

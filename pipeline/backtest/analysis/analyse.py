@@ -13,7 +13,13 @@ import pyarrow as pa
 
 from storage.schema import TS
 
-from . import books, decay, quantiles
+from ..metrics import sessions_a_year
+from ..portfolio import books
+from ..portfolio.kernel import Ledger
+from ..portfolio.market import Market
+from ..portfolio.targets import Targets
+from ..section import BacktestSection
+from . import decay, quantiles
 from .capacity import capacity
 from .exposure import (
     LEAST_KNOWN,
@@ -28,11 +34,6 @@ from .exposure import (
     size_quantiles,
 )
 from .forward import Paths, forward_returns, paths
-from .kernel import Ledger
-from .market import Market
-from .metrics import sessions_a_year
-from .portfolio import Targets
-from .section import BacktestSection
 
 Floats = npt.NDArray[np.float64]
 

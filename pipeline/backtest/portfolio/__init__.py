@@ -1,0 +1,1 @@
+"""Many symbols at once: scores become targets, targets become orders, orders become won."""
