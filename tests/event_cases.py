@@ -240,7 +240,7 @@ def random_case(rng: np.random.Generator, T: int, o: dict[str, Any]) -> Case:
         tick_RBC=TICKS,
         block_T=(session_T * 3 // T).astype(np.int32),
         x_UT=np.ascontiguousarray(x_UT[np.argsort(order)]),
-        at=order.astype(np.int32),
+        at=order.astype(np.uint32),
         trigger=TRIGGER if o["triggered"] else -1,
         p=np.array([float(rng.integers(1, 4))]),
         account=np.array(account, np.float64),

@@ -110,7 +110,7 @@ class Played:
     def _combination(self, task: Task, place: int, T: int) -> Floats:
         """Return DECISION and MONEY of one combination, (T, 11)."""
         told = np.full((len(DECISION), task.x_UT.shape[1]), np.nan, np.float32)
-        own = np.arange(len(task.x_UT), len(task.x_UT) + len(told), dtype=np.int32)
+        own = np.arange(len(task.x_UT), len(task.x_UT) + len(told), dtype=np.uint32)
         mine = task._replace(
             x_UT=np.concatenate([task.x_UT, told]),
             at_CJ=np.concatenate([task.at_CJ[place], own])[None],

@@ -5,9 +5,8 @@ its own compiler. Kernels and parts stay undecorated, so that a debugger, covera
 from __future__ import annotations
 
 import hashlib
-import marshal
 from collections.abc import Callable
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 Function = Callable[..., Any]
@@ -27,7 +26,7 @@ def _copy(function: Function, wrap: Callable[[Function], Any]) -> Function:
     """
     wrapped = {name: wrap(_copy(part, wrap)) for name, part in _parts(function).items()}
     out = FunctionType(function.__code__, {**function.__globals__, **wrapped}, function.__name__)
-    code = marshal.dumps(function.__code__) + _constants(function) + _code(function)
+    code = _written(function.__code__) + _constants(function) + _code(function)
     out.__qualname__ = f"{function.__qualname__}_{hashlib.sha256(code).hexdigest()[:16]}"
     return out
 
@@ -39,7 +38,20 @@ def parts_digest(function: Function) -> str:
 
 
 def _code(function: Function) -> bytes:
-    return b"".join(marshal.dumps(part.__code__) + _constants(part) + _code(part) for part in _parts(function).values())
+    return b"".join(_written(part.__code__) + _constants(part) + _code(part) for part in _parts(function).values())
+
+
+def _written(code: CodeType) -> bytes:
+    """Return what a function does as bytes. Those of marshal also tell which constants somebody else holds: they are
+    others once a compiler has looked at the code, and it would be compiled again.
+    """
+    constants = [_written(c) if isinstance(c, CodeType) else _constant(c) for c in code.co_consts]
+    names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
+    return repr((code.co_code, code.co_exceptiontable, code.co_argcount, code.co_flags, names, constants)).encode()
+
+
+def _constant(value: Any) -> str:
+    return repr(sorted(map(repr, value)) if isinstance(value, frozenset) else value)
 
 
 def _constants(function: Function) -> bytes:

@@ -57,10 +57,22 @@ class Parameter:
         if self.choices:
             good = self.default in self.choices
         else:
-            good = self.step > 0 and self.low <= float(self.default) <= self.high and math.isfinite(self.high)
+            number = math.nan if isinstance(self.default, str) else float(self.default)
+            good = self.step > 0 and self.low <= number <= self.high and math.isfinite(self.high - self.low)
         if not good:
             raise StrategyError(
                 f"expected a default of parameter '{self.name}' within {self.told}, got {self.default!r}; correct it"
+            )
+        if not self.choices:
+            self._check_step()
+
+    def _check_step(self) -> None:
+        """Refuse a default that a search would never draw; combinations that somebody gives may lie between steps."""
+        number = min(round((float(self.default) - self.low) / self.step), self.count - 1)
+        if not math.isclose(near := float(self.value(number)), float(self.default), abs_tol=1e-9 * self.step):
+            raise StrategyError(
+                f"expected a default of parameter '{self.name}' on a step of {self.told}, got {self.default!r}; the "
+                f"nearest is {near:g}"
             )
 
     @property
@@ -94,7 +106,7 @@ class Parameter:
         raise StrategyError(f"expected {kind}{self.told} for parameter '{self.name}', got {value!r}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Use:
     """Ask for one column of an indicator, or of the (adjusted) bars: open, high, low, close, volume; texts in `params`
     and `at` name parameters of the strategy.

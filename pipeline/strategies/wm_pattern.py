@@ -26,16 +26,12 @@ def step(i: int, x: Any, at: Any, p: Any, order: Any, state: Any, side: int) -> 
         state[ARMED], state[SINCE] = pattern, i
     elif i - state[SINCE] > p[VALIDITY]:
         state[ARMED] = 0.0
-    armed = state[ARMED]
-    if armed == 0.0 or side != 0:
+    armed, trend = state[ARMED], x[at[TREND], i]
+    if side != 0 or not armed * trend < 0.0:  # NaN is not
         return STAY
-    rsi, before, trend, atr = x[at[RSI], i], x[at[RSI], i - 1], x[at[TREND], i], x[at[ATR], i]
+    rsi, before, atr = x[at[RSI], i], x[at[RSI], i - 1], x[at[ATR], i]
     level = p[LEVEL] + min(max(p[ADAPT] * (x[at[USUAL], i] - 1.0), -MOST), MOST)
-    if armed > 0.0:
-        enter = trend < 0.0 and before < level <= rsi
-    else:
-        enter = trend > 0.0 and before > 100.0 - level >= rsi
-    if not enter:
+    if not (before < level <= rsi if armed > 0.0 else before > 100.0 - level >= rsi):
         return STAY
     order[STOP], order[TRAIL_START], order[TRAIL] = p[STOP_ATR] * atr, p[START_ATR] * atr, p[TRAIL_ATR] * atr
     state[ARMED] = 0.0

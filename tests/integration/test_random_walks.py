@@ -66,7 +66,7 @@ def searched(market: Market, seed: int, samples: int, trend: float = 0.0, **more
     bars = walk(market, seed, trend)
     found = optimize(bars, market.strategy, section, account=ACCOUNT, venue="24h", interval=interval, **more)
     best = found.order[0]
-    outside = float(np.nan_to_num(found.outside["sharpe"][0, best]))  # nothing traded: nothing earned
+    outside = float(np.nan_to_num(found.outside["sharpe"][best]))  # nothing traded: nothing earned
     return Search(found.numbers["deflated_sharpe"], found.numbers["pbo"], outside)
 
 

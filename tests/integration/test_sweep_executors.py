@@ -147,6 +147,15 @@ def test_a_cluster_gives_what_threads_give(cluster: Any) -> None:
     assert told[-1] == (416, 416)
 
 
+def test_a_cluster_leaves_out_what_threads_leave_out(cluster: Any) -> None:
+    bars = pd.concat([walk(96, seed=5).assign(symbol="A"), BARS.assign(symbol="B")], ignore_index=True)
+    more: dict[str, Any] = {"account": COSTS, "venue": "24h", "first": "2025-01-10"}
+    with pytest.warns(UserWarning, match="1 of 2 symbols are left out, .*: A;"):
+        found = sweep(bars, moving_average_cross, GRID, client=cluster, **more)
+    alone = sweep(bars[bars["symbol"] == "B"], moving_average_cross, GRID, **more)
+    pd.testing.assert_frame_equal(found, alone, check_exact=True)
+
+
 def test_a_worker_of_a_cluster_that_is_killed_takes_nothing_along(cluster: Any) -> None:
     killed: list[int] = []
 

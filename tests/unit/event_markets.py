@@ -81,7 +81,7 @@ def traded(
         tick_RBC=np.array([ticks], np.float64),
         block_T=np.array(given.get("block", [0] * T), np.int32),
         x_UT=np.array([each(columns[name], T, defaults[name]) for name in COLUMNS], np.float32),
-        at=np.arange(len(COLUMNS), dtype=np.int32),
+        at=np.arange(len(COLUMNS), dtype=np.uint32),
         trigger=TRIGGER if given.get("triggered") else -1,
         p=np.array([float(given.get("p", 0.0))]),
         account=np.array([given.get(name, default) for name, default in ACCOUNT.items()], np.float64),

@@ -275,12 +275,13 @@ BAD = {
                   "on sessions of the Korea Exchange, got one on 2024-01-06; give venue="),
     "small letters": (daily(9), {"venue": "krx"}, "did you mean 'KRX'"),
     "a market": (daily(9), {"venue": "KOSDAQ"}, "got 'KOSDAQ', which is a market of KRX; give venue='KRX'"),
-    "finer bars": (walk(9), {"venue": "24h", "interval": "1h"}, "expected bars of 1h of bars, got 15 minutes between"),
+    "finer bars": (walk(9), {"venue": "24h", "interval": "1h"}, "expected bars of 1h, got 15 minutes between"),
     "no venue": (daily(9), {"venue": ""}, "expected the name of a venue"),
     "no interval": (daily(9), {"interval": "15min"}, "expected an interval such as .* got '15min'"),
     "odd bars": (walk(9, 7), {"venue": "24h"}, "got 7 minutes between most of them"),
     "actions of another kind": (daily(9), {"actions": pd.DataFrame()}, "expected actions as an Arrow table"),
     "an action without sense": (daily(9), {"actions": action("2024-01-05", 0.0)}, "positive factors"),
+    "an action of a name that bars lack": (daily(9), {"actions": action("2024-01-05", 2.0, "A")}, "actions of A"),
 }  # fmt: skip
 
 

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.backtest import AccountSection, MetaSection, optimize
+from pipeline import krx
+from pipeline.backtest import AccountSection, MetaSection, optimize, run
+from pipeline.backtest.single.bank import told
 from pipeline.backtest.single.meta import Found
 from pipeline.backtest.single.ranges import Ranges
 from pipeline.strategies import StrategyError, moving_average_cross, rsi_reversion
@@ -113,8 +115,18 @@ def test_one_day_parts_inside_and_outside_for_old_and_young_symbols() -> None:
     old, young, newest, gone = found.spans
     assert max(old[1], young[1]) < min(old[2], young[2], newest[2])
     assert newest[:2] == ("", "") and gone[2:] == ("", "")
-    assert np.isnan(found.inside["sharpe"][2]).all() and np.isnan(found.outside["total_return"][3]).all()
-    assert np.isfinite(found.outside["total_return"][2]).all()
+    best, halves = int(found.order[0]), ((0, "ABD", found.inside), (2, "ABC", found.outside))
+    for at, there, figures in halves:  # means over those that have the half
+        days = dict(zip("ABCD", (each[at : at + 2] for each in found.spans)))
+        own = [
+            run(
+                frame[frame["symbol"] == name], moving_average_cross, found.samples.values(best), account=ACCOUNT,
+                venue="24h", interval="1d", first=days[name][0], last=days[name][1],
+            ).figures
+            for name in there
+        ]  # fmt: skip
+        for name in ("total_return", "trades", "costs"):
+            assert figures[name][best] == pytest.approx(np.mean([each[name] for each in own]), rel=1e-12)
     pair = frame[frame["symbol"].isin(["A", "B"])].reset_index(drop=True)
     assert same(searched(pair), searched(pair, workers=1)) and searched(pair).numbers["pbo"] is not None
 
@@ -124,6 +136,18 @@ def test_days_that_leave_nothing_to_judge_are_refused() -> None:
         searched(bars(3).iloc[:3], SMALL.model_copy(update={"inside": 0.1}))
     with pytest.raises(StrategyError, match="swap them"):
         searched(bars(300), first="2018-06-01", last="2018-02-01")
+
+
+def test_bans_of_short_sales_are_spoken_of_where_shorts_are_allowed() -> None:
+    days = np.arange("2022-01-03", "2025-10-01", dtype="datetime64[D]")
+    days = days[krx.is_session(days)]
+    one = bars(len(days)).assign(ts=days + np.timedelta64(390, "m"))
+    found = optimize(one, moving_average_cross, SMALL, account=ACCOUNT, interval="1d")
+    banned = 1 - krx.short_sales(days[moving_average_cross.lookback :]).mean()
+    assert 0.3 < banned < 0.5 and found.banned == pytest.approx(banned)
+    assert f"shorts were banned on {banned * 100:.1f} % of the bars" in told(found, SMALL)
+    long = optimize(one, moving_average_cross, SMALL, account=AccountSection(direction="long"), interval="1d")
+    assert long.banned == 0 and not any("banned" in line for line in told(long, SMALL))
 
 
 PAIR = """

@@ -36,6 +36,12 @@ def test_rows_come_as_a_frame_or_mappings_and_what_is_not_named_has_its_default(
     assert one(wm_pattern, {}).values(0) == wm_pattern.defaults
 
 
+def test_values_between_the_steps_are_combinations_too() -> None:
+    stops = np.random.default_rng(3).uniform(1, 4, 50)
+    assert samples(wm_pattern, pd.DataFrame({"stop_atr": stops})).columns()["stop_atr"].tolist() == stops.tolist()
+    assert grid(wm_pattern, {"stop_atr": stops, "level": [33]}).columns()["stop_atr"].tolist() == stops.tolist()
+
+
 BAD: dict[str, tuple[Any, str]] = {
     "above the range": ({"fast": [65]}, "expected a whole number of 5..60 by 5 for parameter 'fast', got 65"),
     "not whole": ({"fast": [5.5]}, "whole number .* got 5.5"),

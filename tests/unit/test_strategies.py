@@ -11,6 +11,7 @@ import pytest
 from pipeline.backtest.single.driver import bound, runner
 from pipeline.backtest.single.event import BOOK, MOMENTS, TRADE
 from pipeline.indicators import resolve
+from pipeline.recurrence.parts import parts_digest
 from pipeline.strategies import ALL, Parameter, Strategy, StrategyError, Use, strategy_of
 
 ROW = np.arange(3.0)
@@ -73,7 +74,7 @@ def test_a_step_gives_the_same_with_and_without_the_compiler(which: Strategy) ->
         equity, trades, prices = np.zeros(T, np.int64), np.zeros((T, len(TRADE)), np.int64), np.zeros((T, 2))
         run(
             price, np.ones(T, np.uint8), rule, fact, np.zeros((1, 1, 2)), np.zeros(T, np.int32), x,
-            np.arange(U, dtype=np.int32)[None], -1 if which.trigger is None else which.trigger,
+            np.arange(U, dtype=np.uint32)[None], -1 if which.trigger is None else which.trigger,
             np.zeros((1, 0), np.int32), np.zeros(1, np.int32), code, account, 1, T, 0, 1, *out, equity, trades, prices,
         )  # fmt: skip
         results.append((*out, equity, trades, prices))
@@ -150,3 +151,28 @@ def test_a_parameter_has_a_default_within_its_range() -> None:
         Parameter("n", 5, 9, 2)
     with pytest.raises(StrategyError, match="'n'"):
         Parameter("n", 5, 2, 9, 0)
+    with pytest.raises(StrategyError, match=r"default of parameter 'n' within 2..9 by 1, got 'five'"):
+        Parameter("n", "five", 2, 9)
+    with pytest.raises(StrategyError, match=r"'n' within 2..inf"):
+        Parameter("n", 5, 2, float("inf"))
+
+
+def test_a_default_lies_on_a_step_of_its_range() -> None:
+    with pytest.raises(StrategyError, match=r"'x' on a step of 0..1 by 0.05, got 0.13; the nearest is 0.15"):
+        Parameter("x", 0.13, 0, 1, 0.05)
+    with pytest.raises(StrategyError, match=r"'x' on a step of 5..60 by 5, got 7; the nearest is 5"):
+        Parameter("x", 7, 5, 60, 5)
+    with pytest.raises(StrategyError, match=r"'x' on a step of 0..1 by 0.3, got 1; the nearest is 0.9"):
+        Parameter("x", 1, 0, 1, 0.3)
+    for low, step in ((0.0, 0.1), (0.05, 0.05), (-1.0, 0.001), (1e6, 0.1)):
+        for number in range(200):
+            own = Parameter("x", low + number * step, low, low + 199 * step, step)
+            assert own.value(number) == pytest.approx(own.default, rel=1e-12)
+
+
+@pytest.mark.parametrize("which", ALL, ids=lambda s: s.name)
+def test_a_step_is_known_again_whoever_holds_its_constants(which: Strategy) -> None:
+    function = bound(which.step)
+    before = parts_digest(function)
+    held = list(function.__globals__["trade"].__code__.co_consts)  # as a compiler does
+    assert held and parts_digest(function) == before

@@ -94,13 +94,24 @@ def test_order_changes_nothing(reference: pd.DataFrame) -> None:
     same(swept(ROWS.iloc[order], memory=300_000), reference.iloc[order].reset_index(drop=True))
 
 
-@pytest.mark.parametrize("by", ["sharpe", "total_return", "max_drawdown", "trades"])
+@pytest.mark.parametrize("by", ["sharpe", "total_return", "max_drawdown", "profit_factor"])
 def test_the_best_are_the_same_however_they_come(reference: pd.DataFrame, by: str) -> None:
     order = np.random.default_rng(1).permutation(len(ROWS))
     best = swept(top=7, by=by)
     assert best[by].tolist() == reference[by].nlargest(7).tolist()
     same(swept(ROWS.iloc[order], top=7, by=by, memory=300_000, workers=3), best)
     same(swept(top=20, by=by)[:7], best)
+
+
+def test_the_lowest_costs_and_the_smallest_fall_are_the_best(reference: pd.DataFrame) -> None:
+    least = int(reference["trades"].median())
+    active = reference[reference["trades"] >= least]
+    cheap = swept(top=7, by="costs", least_trades=least)
+    assert cheap["costs"].tolist() == active["costs"].nsmallest(7).tolist()
+    same(swept(top=7, by="costs", least_trades=least, memory=300_000, workers=3), cheap)
+    calm = swept(top=7, by="max_drawdown", least_trades=least)
+    assert calm["max_drawdown"].tolist() == sorted(active["max_drawdown"], key=abs)[:7]
+    assert active["costs"].max() > cheap["costs"].max() and active["max_drawdown"].min() < calm["max_drawdown"].min()
 
 
 def test_the_best_of_many_are_kept_while_others_come() -> None:
@@ -125,6 +136,44 @@ def test_symbols_are_swept_one_after_the_other() -> None:
     assert found["symbol"].tolist() == ["A"] * 12 + ["B"] * 12
     alone = sweep(two[two["symbol"] == "B"], moving_average_cross, SMALL, account=COSTS, venue="24h")
     same(found[12:].reset_index(drop=True), alone)
+
+
+def short_lived(count: int = 1) -> list[Any]:
+    """Return a symbol whose bars go on and some whose bars end after two days."""
+    parts = [BARS.assign(symbol="A"), *(walk(192, seed=k).assign(symbol=f"B{k}") for k in range(count))]
+    return instruments(pd.concat(parts, ignore_index=True), COSTS, venue="24h")
+
+
+@pytest.mark.parametrize("executor", ["thread", "process"])
+def test_a_symbol_without_bars_in_the_days_is_left_out_with_a_warning(executor: Any) -> None:
+    both, told, more = short_lived(), [], {"first": "2025-01-05", "last": "2025-01-20"}
+    message = r"1 of 2 symbols are left out, .* fewer than two bars to trade in these days: B0; widen"
+    with pytest.warns(UserWarning, match=message) as caught:
+        found = sweep(
+            both, moving_average_cross, SMALL, account=COSTS, executor=executor, workers=2,
+            progress=lambda done, total: told.append((done, total)), **more,
+        )  # fmt: skip
+    assert [w.filename for w in caught] == [__file__]
+    same(found, sweep(both[:1], moving_average_cross, SMALL, account=COSTS, **more))
+    assert told[-1] == (12, 12)
+    with pytest.warns(UserWarning, match="1 of 2 symbols"):
+        best = sweep(both[::-1], moving_average_cross, SMALL, account=COSTS, top=3, **more)
+    assert set(best["symbol"]) == {"A"}
+
+
+def test_a_forecast_leaves_out_what_a_sweep_leaves_out() -> None:
+    first, *others = short_lived(7)
+    days = {"first": "2025-01-05"}
+    named = "7 of 8 symbols .*: B0, B1, B2, B3, B4 and 2 more; widen"
+    with pytest.warns(UserWarning, match=named) as caught:
+        told = forecast([*others, first], moving_average_cross, SMALL, account=COSTS, **days)
+    assert [w.filename for w in caught] == [__file__]
+    assert told.combinations == 12
+    with pytest.warns(UserWarning, match=named), pytest.raises(StrategyError, match="got 12 combinations"):
+        sweep([first, *others], moving_average_cross, SMALL, account=COSTS, patience=1e-9, **days)
+    for call in (sweep, forecast):
+        with pytest.raises(StrategyError, match=r"at least two bars of B0 to trade, got 0 of 192"):
+            call(others, moving_average_cross, SMALL, account=COSTS, **days)
 
 
 def test_days_are_inclusive_and_earlier_bars_are_seen_by_columns_only() -> None:
@@ -191,7 +240,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no bars in the days": ({"first": "2026-01-05"}, r"got 0 of 3000 .*2025-01-01..2025-02-01.*; widen the range"),
     "no day": ({"first": "yesterday"}, "expected a day such as 2024-01-31 as first or last, got 'yesterday'"),
     "a number as a day": ({"last": 20250102}, "got 20250102"),
-    "no figure": ({"by": "sharp"}, "expected one of total_return, sharpe, .* got 'sharp'"),
+    "no figure": ({"by": "sharp"}, "expected a figure .*total_return, sharpe, .* got 'sharp'"),
+    "a figure that says nothing of better": ({"by": "trades"}, "got 'trades'; leave top= out .*least_trades="),
+    "another one": ({"by": "exposure"}, "expected a figure of which more or less is better .* got 'exposure'"),
+    "figures": ({"by": ["sharpe"]}, "to choose by"),
     "top 0": ({"top": 0}, "as top, got 0"),
     "top 1.5": ({"top": 1.5}, "as top, got 1.5"),
     "no workers": ({"workers": 0}, "as workers, got 0"),
@@ -224,7 +276,7 @@ def test_a_run_is_of_one_symbol_and_knows_its_parameters() -> None:
     account: Any = {"direction": "both"}
     with pytest.raises(StrategyError, match="expected an AccountSection as account"):
         run(BARS, moving_average_cross, account=account, venue="24h")
-    with pytest.raises(StrategyError, match="at least two bars of bars to trade, got 1 of 2"):
+    with pytest.raises(StrategyError, match=r"at least two bars .*to trade, got 1 of 2"):
         run(BARS[:2], moving_average_cross, venue="24h")
 
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from pipeline.report.words import text
 
 from ..overfit import judgement
 from .figures import FIGURES
+from .instrument import Instrument
 from .meta import Found
 from .section import AccountSection, MetaSection, OptimizeSection
 
@@ -50,8 +52,8 @@ def bank(found: Found, section: MetaSection, account: AccountSection, symbols: l
             {
                 "parameters": found.samples.values(c),
                 "score": float(found.score_C[c]),
-                "inside": _means(found.inside, c),
-                "outside": _means(found.outside, c),
+                "inside": _of(found.inside, c),
+                "outside": _of(found.outside, c),
             }
             for c in best
         ],
@@ -64,34 +66,35 @@ def trials(found: Found) -> pd.DataFrame:
     """
     out = found.samples.frame()
     out["score"] = found.score_C
-    with np.errstate(invalid="ignore"):
-        for half, figures in (("inside", found.inside), ("outside", found.outside)):
-            for name in FIGURES:
-                out[f"{half}_{name}"] = _mean(figures[name])
+    for half, figures in (("inside", found.inside), ("outside", found.outside)):
+        for name in FIGURES:
+            out[f"{half}_{name}"] = figures[name]
     return out
 
 
 def told(found: Found, section: MetaSection) -> list[str]:
     """Return the result in sentences for a terminal."""
-    numbers = found.numbers
-    best = int(found.order[0])
+    numbers, best = found.numbers, int(found.order[0])
+    banned = [f"shorts were banned on {found.banned * 100:.1f} % of the bars"] if found.banned else []
     if not np.isfinite(found.score_C[best]):
         return [
             f"none of {len(found.score_C):,} combinations made {section.least_trades} trades inside; widen the "
             f"ranges or the days, or "
-            "lower optimize.least_trades"
+            "lower optimize.least_trades",
+            *banned,
         ]
-    inside, outside = (_means(half, best) for half in (found.inside, found.outside))
+    inside, outside = (_of(half, best) for half in (found.inside, found.outside))
     lines = [
         f"{len(found.score_C):,} combinations tried; stopped because {found.why}",
         "best: " + ", ".join(f"{name} {value}" for name, value in found.samples.values(best).items()),
     ]
     for name in ("total_return", "sharpe", "max_drawdown", "trades"):
-        lines.append(f"  {name}: {_short(inside[name])} inside, {_short(outside[name])} outside")
+        label = "sharpe (a year, mean over symbols)" if name == "sharpe" else name
+        lines.append(f"  {label}: {_short(inside[name])} inside, {_short(outside[name])} outside")
     for name in ("deflated_sharpe", "pbo"):
         value = numbers.get(name)
         lines.append(f"  {name}: {_short(value) if value is not None else found.reasons.get(name, 'not known')}")
-    return lines + _judged(found)
+    return lines + banned + _judged(found)
 
 
 def _judged(found: Found) -> list[str]:
@@ -99,19 +102,8 @@ def _judged(found: Found) -> list[str]:
     return [text("en", key, **values) for key, values in judgement(found.numbers, found.year)]
 
 
-def _means(figures: dict[str, Any], c: int) -> dict[str, float | None]:
-    out = {}
-    for name in FIGURES:
-        value = float(_mean(figures[name][:, c : c + 1])[0])
-        out[name] = value if math.isfinite(value) else None
-    return out
-
-
-def _mean(values_IC: Any) -> Any:
-    """Return the mean over symbols of those that are known; NaN where none is."""
-    known = np.isfinite(values_IC)
-    count = known.sum(axis=0)
-    return np.where(count > 0, np.where(known, values_IC, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
+def _of(figures: dict[str, Any], c: int) -> dict[str, float | None]:
+    return {name: _known(float(figures[name][c])) for name in FIGURES}
 
 
 def _known(value: float) -> float | None:
@@ -122,8 +114,25 @@ def _short(value: float | None) -> str:
     return "not known" if value is None else f"{value:.4g}"
 
 
-def strategy_ranges(found: Found, section: OptimizeSection) -> dict[str, Any]:
-    """Return the final ranges as a configuration that a next search takes; what was tried to find them counts there."""
-    earlier = len(found.score_C) + section.earlier
+def ranges_file(found: Found, section: OptimizeSection, key: str) -> str:
+    """Return the final ranges as a configuration that a next search takes; what was tried to find them counts there.
+    Its comments say which bars they are from; key : of the search's result.
+    """
+    inside = [days[:2] for days in found.spans if days[0]]
+    first, last = min(days[0] for days in inside), max(days[1] for days in inside)
     told = {"strategy": section.strategy, "interval": section.interval, "ranges": found.ranges.told()}
-    return {"optimize": {**told, "earlier": earlier}}
+    earlier = len(found.score_C) + section.earlier
+    return (
+        f"# Left by search {key} with seed {section.seed}.\n"
+        f"# Chosen on bars of {section.interval} of {len(inside)} symbols, {first} to {last}.\n"
+        + yaml.safe_dump({"optimize": {**told, "earlier": earlier}})
+    )
+
+
+def with_part(frame: pd.DataFrame, each: Instrument, cut: Any) -> pd.DataFrame:
+    """Return trades or equity of a symbol with a column `part`: inside or outside, by the day of the entry or of the
+    bar; cut : the first day of the outside.
+    """
+    stamp = frame["entry_ts" if "entry_ts" in frame else "ts"].to_numpy()
+    day = each.day_T[np.searchsorted(each.bars["ts"].to_numpy(), stamp)]
+    return frame.assign(part=np.where(day >= cut, "outside", "inside"))

@@ -15,11 +15,16 @@ from .figures import FIGURES
 from .samples import Samples
 
 Array = npt.NDArray[Any]
+BETTER = {
+    "total_return": 1, "sharpe": 1, "max_drawdown": 1, "win_rate": 1, "profit_factor": 1, "mean_trade": 1, "costs": -1,
+    "end_equity": 1,
+}  # fmt: skip
+"""Figures that choose: 1 = more is better (a drawdown is below zero), -1 = less is; others say nothing of that."""
 
 
 class Rows:
-    """Collect figures of combinations. most : how many of the best are kept, of those with `least_trades`; None = all,
-    in the order of the samples.
+    """Collect figures of combinations. most : how many of the best by one of BETTER are kept, of those with
+    `least_trades`; None = all, in the order of the samples.
     """
 
     def __init__(self, samples: Samples, symbols: list[str], by: str, most: int | None, least_trades: int = 0) -> None:
@@ -60,7 +65,7 @@ class Rows:
         """Keep the best by value; of equal ones those with smaller parameters and earlier symbols, so that neither the
         order of the combinations nor the size of the chunks decides.
         """
-        value = np.asarray(self._figures[self.by], np.float64)
+        value = BETTER[self.by] * np.asarray(self._figures[self.by], np.float64)
         known = np.where(np.isnan(value), -np.inf, value)
         near = np.flatnonzero(self._figures["trades"] >= self.least_trades)
         if self.most is not None and len(near) > self.most:

@@ -22,7 +22,7 @@ from ..metrics import sessions_a_year
 from .driver import runner, wakes
 from .event import END, TRADE
 from .figures import Raw
-from .instrument import Instrument
+from .instrument import Instrument, of_symbol
 from .samples import Samples
 from .unique import Wanted, fill, wanted
 
@@ -64,7 +64,8 @@ def span(instrument: Instrument, strategy: Strategy, first: Any = None, last: An
     begin = max(begin, strategy.lookback)
     if stop - begin < 2:
         raise StrategyError(
-            f"expected at least two bars of {instrument.symbol} to trade, got {max(stop - begin, 0)} of {len(day)} "
+            f"expected at least two bars{of_symbol(instrument.symbol)} to trade, got {max(stop - begin, 0)} of "
+            f"{len(day)} "
             f"({day[0]}..{day[-1]}); widen the range"
         )
     ends = (instrument.flag_T[begin:stop] & END) > 0
@@ -120,7 +121,7 @@ def chunks(instrument: Instrument, samples: Samples, memory: int, threads: int, 
         if fresh.size:
             fill(x, fresh.tolist(), instrument, [want.columns[u] for u in need[fresh].tolist()], threads)
         kept = x, need
-        at = np.ascontiguousarray(at.reshape(len(pick), -1), np.int32)
+        at = np.ascontiguousarray(at.reshape(len(pick), -1), np.uint32)
         wake, wake_C = np.zeros((1, 0), np.int32), np.zeros(len(pick), np.int32)
         if strategy.trigger is not None:
             rows, back = np.unique(at[:, strategy.trigger], return_inverse=True)

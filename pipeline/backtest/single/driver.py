@@ -9,6 +9,8 @@ Shapes: C combinations, J columns of a strategy, V wake rows, others as in event
 from __future__ import annotations
 
 import functools
+import logging
+import threading
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
@@ -17,6 +19,7 @@ import numba
 import numpy as np
 from numba.core import types
 from numba.core.errors import NumbaError
+from numba.core.event import Listener, install_listener
 
 from pipeline.recurrence.compile import compiled
 from pipeline.recurrence.parts import parts_digest, with_parts
@@ -26,6 +29,7 @@ from pipeline.strategies.step import written_at
 from . import event
 from .event import FLAT, LONG, ORDER, SHORT, STAY, trade
 
+LOG = logging.getLogger(__name__)
 STATE = 16  # numbers that a step may keep
 _LOW = 15  # place of `low` among the arguments of `_run`; high and worst_C follow
 
@@ -68,14 +72,14 @@ def _run(
 
 
 def _signature() -> Any:
-    f8, i8, i4, u1 = types.float64, types.int64, types.int32, types.uint8
+    f8, i8, i4, u4, u1 = types.float64, types.int64, types.int32, types.uint32, types.uint8
 
     def array(kind: Any, dimensions: int) -> Any:
         return types.Array(kind, dimensions, "C")
 
     return types.void(
         array(f8, 2), array(u1, 1), array(f8, 2), array(i8, 2), array(f8, 3), array(i4, 1), array(types.float32, 2),
-        array(i4, 2), i8, array(i4, 2), array(i4, 1), array(f8, 2), array(f8, 1), i8, i8, i8, i8,
+        array(u4, 2), i8, array(i4, 2), array(i4, 1), array(f8, 2), array(f8, 1), i8, i8, i8, i8,
         array(f8, 1), array(i8, 2), array(f8, 3), array(i8, 1), array(i8, 2), array(f8, 2),
     )  # fmt: skip
 
@@ -84,6 +88,25 @@ def bound(step: Callable[..., int], outer: Callable[..., None] = _run) -> Callab
     """Return `outer` with a copy of `trade` that calls this step."""
     inner = FunctionType(trade.__code__, {**event.__dict__, "step": step}, trade.__name__)
     return FunctionType(outer.__code__, {**outer.__globals__, "trade": inner}, outer.__name__)
+
+
+class _Compiling(Listener):  # type: ignore[misc]
+    def __init__(self, step: Callable[..., int], told: Callable[[str], Any]) -> None:
+        self._step, self._told, self._thread = step, told, threading.get_ident()
+
+    def on_start(self, event: Any) -> None:
+        if self._thread == threading.get_ident():  # listeners hear all threads
+            self._thread = 0  # parts follow
+            name = self._step.__module__.rpartition(".")[2]
+            self._told(f"compiling the step of '{name}' (once for this machine; some seconds)")
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+def compiling(step: Callable[..., int], told: Callable[[str], Any]) -> Any:
+    """Return a context in which `told` hears when a step has to be compiled; from disk it comes without a word."""
+    return install_listener("numba:compile", _Compiling(step, told))
 
 
 def runner(step: Callable[..., int]) -> Callable[..., None]:
@@ -98,7 +121,8 @@ def runner(step: Callable[..., int]) -> Callable[..., None]:
 def _runner(step: Callable[..., int], digest: str) -> Callable[..., None]:
     """digest : of the step's code and constants, which a notebook may change between two calls."""
     try:
-        run = compiled(bound(step), _signature())
+        with compiling(step, LOG.info):
+            run = compiled(bound(step), _signature())
     except NumbaError as error:
         raise StrategyError(_reason(step, error)) from error
 
@@ -123,7 +147,7 @@ def _reason(step: Any, error: Exception) -> str:
     """Return why a step cannot be compiled: what the compiler says of it alone, or of what it returns."""
     f8 = types.float64
     floats, wide = types.Array(f8, 1, "C"), types.Array(types.float32, 2, "C")
-    arguments = (types.int64, wide, types.Array(types.int32, 1, "C"), floats, floats, floats, types.int64)
+    arguments = (types.int64, wide, types.Array(types.uint32, 1, "C"), floats, floats, floats, types.int64)
     try:
         alone = numba.njit(arguments, error_model="numpy")(with_parts(step, numba.njit(error_model="numpy")))
         found = f"it returns {alone.nopython_signatures[0].return_type}"

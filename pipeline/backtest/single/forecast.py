@@ -11,9 +11,10 @@ import numpy as np
 
 from pipeline.strategies.declare import Strategy, StrategyError
 
-from .chunks import MEMORY, MOST, Span, Threads, evaluate, span
+from .chunks import MEMORY, MOST, Span, Threads, evaluate
 from .figures import FIGURES
 from .instrument import Instrument, instruments_of
+from .present import present
 from .samples import Samples, combinations_of
 from .section import AccountSection
 
@@ -60,12 +61,14 @@ def forecast(
     memory: int = MEMORY,
     **market: Any,
 ) -> Forecast:
-    """Run some of the combinations on the first symbol and say what a sweep with these arguments will take."""
+    """Run some of the combinations on the first symbol that is traded and say what a sweep with these arguments will
+    take.
+    """
     account = account or AccountSection()
     found = instruments_of(bars, account, market)
     chosen = combinations_of(strategy, combinations)
-    over = span(found[0], strategy, first, last)
-    return foreseen(found, chosen, account, over, top=top, workers=workers or cores(), memory=memory)
+    found, spans = present(found, strategy, first, last)
+    return foreseen(found, chosen, account, spans[0], top=top, workers=workers or cores(), memory=memory)
 
 
 def foreseen(

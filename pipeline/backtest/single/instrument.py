@@ -9,7 +9,7 @@ Shapes: T bars, R tick tables, B bands.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +35,7 @@ Array = npt.NDArray[Any]
 PRICES = ("open", "high", "low", "close")
 ROOM = np.iinfo(np.int64).max // 4  # shares of a bar whose volume is not known
 STOCK = Listing(("KOSPI",), ("stock",), (None,))
+UNNAMED = "bars"  # the symbol of bars that have none
 
 
 @dataclass(frozen=True)
@@ -63,20 +64,31 @@ class Instrument:
 
     def coarser(self, interval: str) -> Any:
         """Return its complete bars of a coarser interval as a frame. Raises StrategyError where there are none."""
-        if interval not in self._coarser:
+        self.coarsen([interval])
+        return self._coarser[interval]
+
+    def coarsen(self, intervals: Iterable[str]) -> None:
+        """Put together its bars of several coarser intervals, which takes less time than one by one."""
+        tables: dict[str, pa.Table] = {}
+        for interval in intervals:
+            if interval in self._coarser:
+                continue
             days = interval in PERIODS and self.interval != "1d"
-            fine, bars = ("1d", self.coarser("1d")) if days else (self.interval, self.bars)
+            fine = "1d" if days else self.interval
+            if fine not in tables:
+                tables[fine] = _table(self.coarser("1d") if days else self.bars, self.symbol, self.venue, fine)
             try:
-                found = derive(_table(bars, self.symbol, self.venue, fine), interval, venue=self.venue)
+                found = derive(tables[fine], interval, venue=self.venue)
             except ValueError as error:
                 raise StrategyError(
-                    f"expected a timeframe that bars of {self.interval} of {self.symbol} can be put together to, got "
+                    f"expected a timeframe that bars of {self.interval}{of_symbol(self.symbol)} can be put together "
+                    "to, got "
                     f"'{interval}': {error}"
                 ) from error
-            frame = found.filter(found["complete"]).select(["ts", *PRICES, "volume", "turnover"]).to_pandas()
-            frame["ts"] = frame["ts"].dt.tz_localize(None)
-            self._coarser[interval] = frame
-        return self._coarser[interval]
+            whole = found["complete"].to_numpy()
+            ts = found["ts"].cast(pa.int64()).to_numpy().view("datetime64[us]")
+            columns = {name: found[name].to_numpy()[whole] for name in (*PRICES, "volume", "turnover")}
+            self._coarser[interval] = pd.DataFrame({"ts": ts[whole], **columns}, copy=False)
 
     def place(self, interval: str) -> Array:
         """Return which of the coarser bars is the last that has closed with each bar, (T,) int64; -1 = none yet."""
@@ -104,10 +116,9 @@ def instruments(
     bars : pandas frame or Arrow table: ts (end of the bar; without a zone = UTC), open, high, low, close (raw), volume
     (shares; missing = not known, 0 = nothing traded), symbol where there are several; sorted by (symbol, ts). Open,
     high and low may be NaN together, which is a halt; anything else that is not a positive number is refused. venue :
-    "KRX", "NXT" and "UN" have ticks, limits, halts, taxes and bans of their days; every other name is a venue "
-    "without. interval :
-    of the bars, empty = as they lie. actions : ACTIONS rows. listing : market, kind and delisting of symbols, others
-    are KOSPI stocks that go on. Raises StrategyError, which names the row.
+    "KRX", "NXT" and "UN" have ticks, limits, halts, taxes and bans of their days; every other name is a venue
+    without. interval : of the bars, empty = as they lie. actions : ACTIONS rows. listing : market, kind and delisting
+    of symbols, others are KOSPI stocks that go on. Raises StrategyError, which names the row.
     """
     _check_venue(venue)
     if interval and not length_of(interval):
@@ -119,14 +130,24 @@ def instruments(
             f"expected actions as an Arrow table of ACTIONS rows, got {type(actions).__name__}; convert it"
         )
     frame = bars.to_pandas() if isinstance(bars, pa.Table) else bars
+    if actions is not None and "symbol" not in getattr(frame, "columns", ()):
+        named = sorted(set(actions["symbol"].to_pylist()) - {UNNAMED})
+        if named:
+            raise StrategyError(
+                f"expected bars with a symbol, by which actions are theirs, got none and actions of {named[0]}; add "
+                "the column symbol"
+            )
     frame = _checked(frame)
     out = []
-    for name, rows in frame.groupby("symbol", sort=False):
+    counts = frame["symbol"].value_counts(sort=False)
+    for name, rows in frame.groupby("symbol", sort=False) if len(counts) > 1 else [(counts.index[0], frame)]:
         own = rows.reset_index(drop=True)
         _check_interval(str(name), own, interval)
         found = None if actions is None else actions.filter(pa.compute.equal(actions["symbol"], str(name)))
         of = (listing or {}).get(str(name), STOCK)
-        out.append(_laid_out(str(name), own, account, venue, interval or interval_of(own), found, of))
+        longest = own if len(own) > 1 else frame[frame["symbol"] == counts.idxmax()]  # one bar tells no interval
+        length = interval or interval_of(longest)
+        out.append(_laid_out(str(name), own, account, venue, length, found, of))
     return out
 
 
@@ -157,7 +178,8 @@ def instruments_of(bars: Any, account: AccountSection, market: Mapping[str, Any]
     for each in bars:
         if each.terms != terms_of(account):
             raise StrategyError(
-                f"expected {each.symbol} laid out for an account with unit, lot, participation and sale tax "
+                f"expected bars{of_symbol(each.symbol)} laid out for an account with unit, lot, participation and "
+                "sale tax "
                 f"{terms_of(account)}, got {each.terms}; lay it out again with this account"
             )
     return bars
@@ -166,6 +188,11 @@ def instruments_of(bars: Any, account: AccountSection, market: Mapping[str, Any]
 def terms_of(account: AccountSection) -> tuple[float | None, ...]:
     """Return the settings of an account that an instrument's arrays depend on."""
     return account.unit, account.lot, account.participation, account.sale_tax_bp
+
+
+def of_symbol(symbol: str) -> str:
+    """Return " of SYMBOL" for a message about its bars; nothing for bars without a symbol."""
+    return "" if symbol == UNNAMED else f" of {symbol}"
 
 
 def coarsens(fine: str, coarse: str) -> bool:
@@ -206,7 +233,8 @@ def _check_interval(symbol: str, bars: Any, interval: str) -> None:
     gaps = np.diff(bars["ts"].to_numpy().astype("datetime64[m]").astype(np.int64))
     if interval and gaps.size and 2 * np.median(gaps) <= length_of(interval):
         raise StrategyError(
-            f"expected bars of {interval} of {symbol}, got {np.median(gaps):g} minutes between them; correct interval="
+            f"expected bars of {interval}{of_symbol(symbol)}, got {np.median(gaps):g} minutes between them; correct "
+            "interval="
         )
 
 
@@ -244,7 +272,7 @@ def _checked(frame: Any) -> Any:
         raise StrategyError("expected bars, got an empty frame; widen the range or check the symbol")
     out = frame.copy(deep=False)
     if "symbol" not in out:
-        out["symbol"] = "bars"
+        out["symbol"] = UNNAMED
     ts = out["ts"]
     if not pd.api.types.is_datetime64_any_dtype(ts):
         raise StrategyError(f"expected ts as datetimes (UTC), got {ts.dtype}; convert with pandas.to_datetime")
@@ -252,16 +280,21 @@ def _checked(frame: Any) -> Any:
         row = int(np.flatnonzero((ts.isna() | out["symbol"].isna()).to_numpy())[0])
         raise StrategyError(f"expected a ts and a symbol for each bar, got none in row {row}; drop or mend it")
     out["ts"] = (ts if ts.dt.tz is None else ts.dt.tz_convert("UTC").dt.tz_localize(None)).dt.as_unit("us")
-    if (part := (out["ts"] != out["ts"].dt.floor("min")).to_numpy()).any():  # coarser bars would come a bar too late
+    stamp = out["ts"].to_numpy()
+    if (part := stamp.astype(np.int64) % 60_000_000).any():  # coarser bars would come a bar too late
         row = int(np.flatnonzero(part)[0])
         raise StrategyError(
             f"expected the ends of bars on whole minutes as ts, got {ts.iloc[row]} in row {row}; round them up with "
             ".dt.ceil('min')"
         )
     out = out.reset_index(drop=True)
-    symbol, stamp = out["symbol"].astype(str).to_numpy(), out["ts"].to_numpy()
-    out["symbol"] = symbol
-    wrong = np.flatnonzero((symbol[1:] < symbol[:-1]) | ((symbol[1:] == symbol[:-1]) & (stamp[1:] <= stamp[:-1])))
+    code, found = pd.factorize(out["symbol"])
+    names = np.array([str(name) for name in found])
+    place = np.searchsorted(np.unique(names), names)[code]
+    symbol = names[code]
+    if not pd.api.types.is_string_dtype(out["symbol"]):
+        out["symbol"] = symbol
+    wrong = np.flatnonzero((place[1:] < place[:-1]) | ((place[1:] == place[:-1]) & (stamp[1:] <= stamp[:-1])))
     if wrong.size:
         row = int(wrong[0]) + 1
         raise StrategyError(
@@ -311,7 +344,8 @@ def _laid_out(
         keep = int(np.searchsorted(day, np.datetime64(delisted, "D"), side="right"))
         if not keep:
             raise StrategyError(
-                f"expected bars of {symbol} up to its delisting on {delisted}, got the first on {day[0]}; correct the "
+                f"expected bars{of_symbol(symbol)} up to its delisting on {delisted}, got the first on {day[0]}; "
+                "correct the "
                 f"listing"
             )
         gone = day[-1] >= np.datetime64(delisted, "D")
@@ -322,7 +356,8 @@ def _laid_out(
     if korean and not (inside := krx.is_session(day)).all():
         at = int(np.flatnonzero(~inside)[0])
         raise StrategyError(
-            f"expected bars of {symbol} on sessions of the Korea Exchange, got one on {day[at]}; give venue= for "
+            f"expected bars{of_symbol(symbol)} on sessions of the Korea Exchange, got one on {day[at]}; give venue= "
+            "for "
             f"another "
             "market, such as venue='24h' for one that never closes"
         )
@@ -332,7 +367,9 @@ def _laid_out(
         adjusted = adjust(bars, actions)
     except ValueError as error:
         raise StrategyError(f"{symbol}: {error}") from error
-    product = adjust(bars[["symbol", "ts"]].assign(close=1.0), actions)["close"].to_numpy(np.float64)
+    product = np.ones(T)
+    if adjusted is not bars:
+        product = adjust(bars[["symbol", "ts"]].assign(close=1.0), actions)["close"].to_numpy(np.float64)
     factor = np.append(1.0, product[1:] / product[:-1])
     series = Series(np.zeros(1, np.int64), np.array([T], np.int64))
     base = bases(raw[:, 3], product, day, series)

@@ -58,7 +58,7 @@ def _lane(
     if c < worst_C.shape[0]:
         order, state = cuda.local.array(ORDER, types.float64), cuda.local.array(STATE, types.float64)
         book = cuda.local.array(BOOK, types.int64)
-        at, p = cuda.local.array(_COLUMNS, types.int32), cuda.local.array(_PARAMETERS, types.float64)
+        at, p = cuda.local.array(_COLUMNS, types.uint32), cuda.local.array(_PARAMETERS, types.float64)
         for k in range(STATE):
             state[k] = 0.0
         for k in range(BOOK):
@@ -82,14 +82,14 @@ def _lane(
 
 
 def _signature() -> Any:
-    f8, i8, i4, u1 = types.float64, types.int64, types.int32, types.uint8
+    f8, i8, i4, u4, u1 = types.float64, types.int64, types.int32, types.uint32, types.uint8
 
     def array(kind: Any, dimensions: int) -> Any:
         return types.Array(kind, dimensions, "C")
 
     return types.void(
         array(f8, 2), array(u1, 1), array(f8, 2), array(i8, 2), array(f8, 3), array(i4, 1), array(types.float32, 2),
-        array(i4, 2), i8, array(i4, 2), array(i4, 1), array(f8, 2), array(f8, 1), i8, i8,
+        array(u4, 2), i8, array(i4, 2), array(i4, 1), array(f8, 2), array(f8, 1), i8, i8,
         array(f8, 1), array(i8, 2), array(f8, 3), array(f8, 3),
     )  # fmt: skip
 

@@ -5,6 +5,7 @@ Tasks hold places in the samples, never bars: what they need lies on the workers
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -51,21 +52,33 @@ class Spread:
         size = min(MOST, max(PIECE, math.ceil(len(samples) / tasks)))
         order = np.lexsort(samples.code_CP.T[::-1])  # neighbours share columns
         chosen = self._client.scatter(samples, broadcast=True, hash=False)
-        futures = {}
-        for number, pair in enumerate(self._resident):
-            for low in range(0, len(order), size):
-                part = np.sort(order[low : low + size])
+        parts = (
+            (number, pair, np.sort(order[low : low + size]))
+            for number, pair in enumerate(self._resident)
+            for low in range(0, len(order), size)
+        )
+        numbers: dict[Any, int] = {}
+
+        def submitted() -> Iterator[Any]:
+            """Hand in parts one by one; instruments are finished about in their order, so that few of them wait."""
+            for number, pair, part in parts:
                 future = self._client.submit(_part, pair, chosen, self._account, part, self._memory, pure=False)
-                futures[future] = number
+                numbers[future] = number
+                yield future
+
+        more = submitted()
         try:
-            for future in as_completed(list(futures)):
+            running = as_completed(list(itertools.islice(more, 4 * threads)))
+            for future in running:
                 pick, raws = future.result()
-                number = futures.pop(future)
+                number = numbers.pop(future)
                 future.release()
+                for another in itertools.islice(more, 1):
+                    running.add(another)
                 moved(len(pick) * len(raws))
                 yield number, pick, raws
         finally:
-            self._client.cancel(list(futures))
+            self._client.cancel(list(numbers))
 
 
 def _part(

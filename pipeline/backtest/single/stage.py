@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+import shutil
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import yaml
 
 from pipeline.job import Job
 from storage.schema import content_digest
@@ -16,17 +16,20 @@ from storage.store import replacing, write_json, write_parquet
 
 from .section import AccountSection, OptimizeSection
 
+KEPT = "iterations"  # folder of those that are done, while the search runs
+
 
 def optimize(job: Job, account: AccountSection, optimize: OptimizeSection) -> dict[str, Any]:
     """Search, and leave bank.json (the best, and what to make of it), trials.parquet (all), trades.parquet and
     equity.parquet (of the best, all symbols) and ranges.yaml, which a next search takes with --config.
 
-    Input: "ingest" (receipt, lake). Raises StrategyError for what cannot be run.
+    Input: "ingest" (receipt, lake). Iterations are kept on the way: after a kill it goes on from the last of them.
+    Raises StrategyError for what cannot be run.
     """
     from pipeline.strategies import strategy_of
 
-    from .bank import bank, strategy_ranges, told, trials
-    from .driver import runner
+    from .bank import bank, ranges_file, told, trials, with_part
+    from .driver import compiling, runner
     from .lake_bars import of_receipt
     from .meta import optimize as search
     from .run import run
@@ -47,10 +50,11 @@ def optimize(job: Job, account: AccountSection, optimize: OptimizeSection) -> di
 
     several = job.cluster.section.address or job.cluster.section.max_workers > 1
     client = job.cluster.client() if several else None  # threads of this process share more than workers do
-    runner(strategy.step)  # compiled now: a profile would show little else
+    with compiling(strategy.step, lambda text: job.emit("log", level="info", text=text)):
+        runner(strategy.step)  # now: a profile would show little else
     result = job.measured(search)(
         found, strategy, optimize, ranges=optimize.ranges, account=account, first=optimize.first, last=optimize.last,
-        earlier=optimize.earlier, told=iterated, progress=moved, client=client,
+        earlier=optimize.earlier, kept=job.out / KEPT, emit=job.emit, told=iterated, progress=moved, client=client,
         workers=job.cluster.cores,
     )  # fmt: skip
     for line in told(result, optimize):
@@ -61,14 +65,15 @@ def optimize(job: Job, account: AccountSection, optimize: OptimizeSection) -> di
     write_json(job.out / "bank.json", report)
     write_parquet(job.out / "trials.parquet", table)
     with replacing(job.out / "ranges.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(strategy_ranges(result, optimize)), encoding="utf-8")
+        temporary.write_text(ranges_file(result, optimize, job.out.name), encoding="utf-8")
     if report["top"]:
         days = {"first": optimize.first, "last": optimize.last}
         there = [each for each, halves in zip(found, result.spans) if any(halves)]  # others had no sessions in the days
         runs = {e.symbol: run([e], strategy, report["top"][0]["parameters"], account=account, **days) for e in there}
         for name in ("trades", "equity"):
-            frames = [getattr(one, name).assign(symbol=symbol) for symbol, one in runs.items()]
+            frames = [with_part(getattr(runs[e.symbol], name), e, result.cut).assign(symbol=e.symbol) for e in there]
             write_parquet(job.out / f"{name}.parquet", pa.Table.from_pandas(pd.concat(frames), preserve_index=False))
+    shutil.rmtree(job.out / KEPT)
     numbers = {name: result.numbers.get(name) for name in ("deflated_sharpe", "pbo")}
     best = report["top"][0] if report["top"] else None
     return {

@@ -12,11 +12,12 @@ import psutil
 
 from pipeline.strategies.declare import Strategy, StrategyError
 
-from .best import Rows
-from .chunks import MEMORY, Span, Threads, evaluate, span
-from .figures import FIGURES, Raw, figures
+from .best import BETTER, Rows
+from .chunks import MEMORY, Span, Threads, evaluate
+from .figures import Raw, figures
 from .forecast import LARGE, PATIENCE, cores, foreseen
 from .instrument import Instrument, instruments_of
+from .present import present
 from .processes import Processes
 from .samples import Samples, combinations_of
 from .section import AccountSection
@@ -49,20 +50,24 @@ def sweep(
 
     bars : a frame (see `instruments`, which takes venue, interval, actions and listing too) or a list of instruments.
     combinations : lists of values by parameter, which make a grid, or rows (frame or mappings). first, last : days that
-    are traded, inclusive; earlier bars are seen by columns only. top : keep only the best by the figure `by`, of those
-    with `least_trades`. executor : threads share all arrays; processes see them in shared memory; gpu: a thread of
-    the current GPU each, never another executor instead. workers : None = the cores. memory : bytes of columns at once.
-    limit, patience : bytes (None = what is free) and seconds (None = an hour); where one is given, or for more than
-    20,000 runs, a part is made first, and what would take more is refused with the forecast. progress : hears
-    (done, all). client : a Dask client; its workers run the combinations of symbols.
+    are traded, inclusive; earlier bars are seen by columns only; symbols without two bars in them are left out with a
+    warning. top : keep only the best by the figure `by` (see BETTER), of those with `least_trades`: who never trades
+    has neither costs nor a drawdown. executor : threads share all arrays; processes see them in shared memory; gpu: a
+    thread of the current GPU each, never another executor instead. workers : None = the cores. memory : bytes of
+    columns at once. limit, patience : bytes (None = what is free) and seconds (None = an hour); where one is given, or
+    for more than 20,000 runs, a part is made first, and what would take more is refused with the forecast. progress :
+    hears (done, all). client : a Dask client; its workers run the combinations of symbols.
 
     No figure depends on the executor, workers, chunks, order of combinations or machine. Raises StrategyError.
     """
     account = account or AccountSection()
     chosen = combinations_of(strategy, combinations)
     found = instruments_of(bars, account, market)
-    if by not in FIGURES:
-        raise StrategyError(f"expected one of {', '.join(FIGURES)} to choose by, got '{by}'")
+    if by not in tuple(BETTER):
+        raise StrategyError(
+            f"expected a figure of which more or less is better to choose by ({', '.join(BETTER)}), got '{by}'; leave "
+            "top= out and sort the rows, or ask for trades with least_trades="
+        )
     if executor not in EXECUTORS:
         raise StrategyError(f"expected executor {', '.join(EXECUTORS)}, got {executor!r}")
     for name, given in (("top", top), ("workers", workers), ("memory", memory)):
@@ -75,7 +80,7 @@ def sweep(
             "expected executor 'thread' with a client, whose workers run on CPU threads, got 'gpu'; leave one out"
         )
     workers = workers or cores()
-    spans = [span(each, strategy, first, last) for each in found]
+    found, spans = present(found, strategy, first, last)
     rows = Rows(chosen, [each.symbol for each in found], by, top, least_trades)
     if len(chosen) * len(found) > LARGE or limit is not None or patience is not None:
         guess = foreseen(found, chosen, account, spans[0], top=top, workers=workers, memory=memory)

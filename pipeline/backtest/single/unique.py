@@ -5,6 +5,7 @@ Shapes: C combinations, J columns of a strategy, P parameters, U unique columns,
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipeline.indicators import Column, IndicatorError, Spec, plan_of, reads, resolve, rows_of
+from pipeline.indicators import Column, IndicatorError, plan_of, reads, resolve, rows_of
 from pipeline.indicators.frame import values_of
 from pipeline.recurrence import Series
-from pipeline.strategies.declare import StrategyError
+from pipeline.strategies.declare import StrategyError, Use, Value
 
-from .instrument import Instrument
+from .instrument import Instrument, of_symbol
 from .samples import Samples
 
 Array = npt.NDArray[Any]
@@ -44,7 +45,7 @@ class Unique(NamedTuple):
 
 @dataclass(frozen=True)
 class Wanted:
-    """Hold which unique columns there are, and which of them each combination reads, (C, J) int32."""
+    """Hold which unique columns there are, and which of them each combination reads, (C, J) uint32."""
 
     columns: tuple[Unique, ...]
     at_CJ: Array
@@ -56,13 +57,13 @@ def wanted(samples: Samples, interval: str) -> Wanted:
     place = {p.name: i for i, p in enumerate(strategy.parameters)}
     number: dict[tuple[str, bool], int] = {}
     columns: list[Unique] = []
-    at = np.empty((len(samples), len(strategy.columns)), np.int32)
+    at = np.empty((len(samples), len(strategy.columns)), np.uint32)
     for j, use in enumerate(strategy.columns):
         names = use.names(strategy.parameters)
         group, first = _groups(samples.code_CP, [place[name] for name in names])
-        numbers = np.empty(len(first), np.int32)
+        numbers = np.empty(len(first), np.uint32)
         for k, c in enumerate(first.tolist()):
-            column = _column(strategy.name, use.spec(samples.values(c, names), interval))
+            column = _column(strategy.name, use, tuple(samples.values(c, names).items()), interval)
             once = use.once and bool(column.at)
             if (column.name, once) not in number:
                 number[column.name, once] = len(columns)
@@ -83,8 +84,10 @@ def _groups(code_CP: Array, places: Sequence[int]) -> tuple[Array, Array]:
     return group, first
 
 
-def _column(strategy: str, spec: Spec) -> Column | Own:
-    """Return the one column that a spec asks for."""
+@functools.lru_cache(1 << 14)  # many symbols and iterations ask for the same
+def _column(strategy: str, use: Use, values: tuple[tuple[str, Value], ...], interval: str) -> Column | Own:
+    """Return the one column that a strategy uses with these values."""
+    spec = use.spec(dict(values), interval)
     if spec.indicator in OWN:
         return Own(f"{spec.indicator}@{spec.at}" if spec.at else spec.indicator, spec.at)
     try:
@@ -104,13 +107,16 @@ def fill(out_UT: Array, rows: Sequence[int], instrument: Instrument, columns: Se
     bars up to t, and of coarser bars those that have closed by then. Warns of columns that need more bars than there
     are. Raises StrategyError for what cannot be computed.
     """
-    bars = {at: instrument.coarser(at) if at else instrument.bars for at in dict.fromkeys(c.at for c, _ in columns)}
-    for at in filter(None, bars):
+    intervals = dict.fromkeys(column.at for column, _ in columns)
+    instrument.coarsen(filter(None, intervals))
+    bars = {at: instrument.coarser(at) if at else instrument.bars for at in intervals}
+    for at in filter(None, intervals):
         instrument.place(at)  # before threads ask for it
     if few := [column for column, _ in columns if column.ready > len(bars[column.at])]:
         widest = max(few, key=lambda column: column.ready)
         warnings.warn(
-            f"{instrument.symbol}: {len(few)} of {len(columns)} columns are NaN throughout: {widest.name} needs "
+            f"{len(few)} of {len(columns)} columns{of_symbol(instrument.symbol)} are NaN throughout: {widest.name} "
+            "needs "
             f"{widest.ready} bars, there are {len(bars[widest.at])}; give more bars or smaller windows",
             stacklevel=2,
         )
@@ -145,7 +151,8 @@ def _fill(out_UT: Array, rows: Sequence[int], instrument: Instrument, bars: Any,
     read = list(dict.fromkeys(name for column, _ in columns for name in _reads(column)))
     if missing := [name for name in read if name not in bars and name != "day"]:
         raise StrategyError(
-            f"expected bars of {instrument.symbol} with {', '.join(read)} for {columns[0].column.name}, got none of "
+            f"expected bars{of_symbol(instrument.symbol)} with {', '.join(read)} for {columns[0].column.name}, got "
+            "none of "
             f"{', '.join(missing)}; add them"
         )
     traded = np.isfinite(bars["open"].to_numpy())
