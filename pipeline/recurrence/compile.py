@@ -32,6 +32,7 @@ P = types.Array(types.float64, 1, "C")
 STATE_KS = types.Array(types.float64, 2, "C")
 SIGNATURE = types.void(X_CTS, P, STATE_KS, X_CTS, types.int64)
 _threads = threading.RLock()
+_parts: dict[tuple[bool, bool, str, str], Any] = {}
 
 
 class NoAlias(Compiler):  # type: ignore[misc]
@@ -119,8 +120,17 @@ def compiled(
     """
     options = {} if alias else {"pipeline_class": NoAlias}
     with _alone(parts_digest(function) + inline * "-inline"):
-        plain = with_parts(function, numba.njit(nogil=True, error_model="numpy", forceinline=inline, **options))
+        plain = with_parts(function, functools.partial(_part, alias, inline))
         return numba.njit(signature, nogil=True, error_model="numpy", cache=True, **options)(plain)
+
+
+def _part(alias: bool, inline: bool, part: Callable[..., Any]) -> Any:
+    """Return a part for a compiler, one for all kernels that call it: its name tells its code."""
+    key = alias, inline, part.__module__, part.__qualname__
+    if key not in _parts:
+        options = {} if alias else {"pipeline_class": NoAlias}
+        _parts[key] = numba.njit(nogil=True, error_model="numpy", forceinline=inline, **options)(part)
+    return _parts[key]
 
 
 @functools.cache

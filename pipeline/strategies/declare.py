@@ -112,7 +112,8 @@ class Use:
     and `at` name parameters of the strategy.
 
     at : the interval of coarser bars that it is computed on, or a parameter that says it; empty = the bars that are
-    traded. once : the value only on the bar with which its own bar closes, 0 on the bars after it: for events.
+    traded. once : the value only on the bar with which its own bar closes, 0 on the bars after it: for events; of
+    two that close with the same bar of those traded (after a gap in these) the later one.
     """
 
     indicator: str

@@ -171,8 +171,9 @@ def damaged(filled: Path, tmp_path: Path) -> Iterator[Path]:
     yield lake
 
 
-@pytest.mark.parametrize("moments", [1, pytest.param(20, marks=SLOW)])
-def test_a_repair_killed_again_and_again(filled: Path, damaged: Path, tmp_path: Path, moments: int) -> None:
+@SLOW
+def test_a_repair_killed_again_and_again(filled: Path, damaged: Path, tmp_path: Path) -> None:
+    moments = 20
     whole, kills, rng = content(filled / "data" / "lake"), 0, random.Random(moments)
     for trial in range(2 * moments):
         folder = tmp_path / str(trial)

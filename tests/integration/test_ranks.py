@@ -88,7 +88,7 @@ def pids(cluster: Cluster) -> list[int]:
     return [pid for _, pid in sorted(cluster.client().run(os.getpid).items())]
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_lost_rank_ends_the_stage_at_once_and_the_next_run_goes_on(
     cluster: Cluster, features: Path, whole: dict[str, Any], tmp_path: Path, victim: int
 ) -> None:

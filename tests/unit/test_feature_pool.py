@@ -56,6 +56,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_forget_under_each_other(tmp_path: Path, root: Path) -> None:
     """Two processes begin together, one with an older receipt than the other; both go on from the same blocks and
     forget them.

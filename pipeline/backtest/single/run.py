@@ -20,7 +20,14 @@ from .section import AccountSection
 
 
 class Result(NamedTuple):
-    """Hold one run. figures : by name; trades : one row each closing fill; equity : money after each close, by ts."""
+    """Hold one run. figures : by name, see `figures`.
+
+    trades : one row each closing fill; entry, exit : numbers of the bars in which it was opened and closed; entry_ts,
+    exit_ts : the ends of these bars (UTC), also where the fill was at the open; entry_price, exit_price : raw, a share;
+    side : long or short; shares; value, proceeds : money of entry and exit before costs; commission, tax, borrow :
+    costs of both; profit : money, after them; reason : one of REASONS. equity : ts (end of the bar) and money after
+    its close.
+    """
 
     figures: dict[str, Any]
     trades: pd.DataFrame
