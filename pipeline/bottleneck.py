@@ -48,6 +48,7 @@ ABOUT = (
     "  --json                one JSON line"
 )
 MEASURED = {"lake", "rows", "digests", "versions"}  # fields of a receipt that `take` fills in
+LEAST_S = 0.5  # shorter runs tell more of the clock and of the neighbours than of the work
 LINEAR = 0.15  # how far the exponent of growth may be from 1
 
 
@@ -59,6 +60,7 @@ class Target:
 
     unit: str
     prepare: Callable[[Config, Cluster, int, Path], Callable[[], Any]]
+    again: bool = False  # what is returned may be called several times
 
 
 def by_symbols(which: Stage) -> Target:
@@ -101,7 +103,7 @@ def by_combinations() -> Target:
         chosen = Samples(strategy, codes(strategy, drawn))
         return lambda: sweep(bars, strategy, chosen, account=config.account, workers=cluster.cores)
 
-    return Target("combinations", prepare)
+    return Target("combinations", prepare, again=True)
 
 
 TARGETS = {**{which.name: by_symbols(which) for which in STAGES}, "sweep": by_combinations()}
@@ -145,14 +147,19 @@ def _cut(config: Config, cluster: Cluster, n: int, receipt: Receipt, left: Path,
 
 
 def measure(target: Target, config: Config, sizes: list[int], repeats: int) -> Iterator[tuple[int, float, float]]:
-    """Yield (samples, seconds, CPU seconds) of each run."""
+    """Yield (samples, seconds, CPU seconds) of each run; what takes milliseconds runs as often as LEAST_S holds."""
     with tempfile.TemporaryDirectory(prefix="bottleneck-") as folder, Cluster(config.cluster) as cluster:
         target.prepare(config, cluster, sizes[0], Path(folder))()  # kernels are loaded, caches are warm
         for n in [n for n in sizes for _ in range(repeats)]:
             act = target.prepare(config, cluster, n, Path(folder))
-            cpu, start = _cpu_seconds(), time.perf_counter()
-            act()
-            yield n, time.perf_counter() - start, _cpu_seconds() - cpu
+            count, took = 1, 0.0
+            while not took or (target.again and took < LEAST_S):
+                count = math.ceil(1.2 * LEAST_S * count / took) if took else count
+                cpu, start = _cpu_seconds(), time.perf_counter()
+                for _ in range(count):
+                    act()
+                took, used = time.perf_counter() - start, _cpu_seconds() - cpu
+            yield n, took / count, used / count
 
 
 def _cpu_seconds() -> float:

@@ -10,7 +10,7 @@ import os
 import platform
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +31,22 @@ REPORTED = (
 )
 
 
-def code_digest(module: str) -> str:
-    """Return a digest of a module, of everything of ours that it imports, and of the data files that these name.
+def code_digest(*modules: str) -> str:
+    """Return a digest of modules, of everything of ours that they import, and of the data files that these name.
 
     A data file or folder counts when a string constant of the module is its name in the module's folder. Imports under
     `TYPE_CHECKING` do not run and do not count. Comments and docstrings do count: a formula may stand in them.
     """
     total = hashlib.sha256()
-    for path in sorted(_closure(module)):
+    for path in sorted(_closure(modules)):
         total.update(str(path.relative_to(ROOT)).encode())
         total.update(path.read_bytes())
     return total.hexdigest()[:32]
 
 
-def _closure(module: str) -> set[Path]:
+def _closure(modules: Iterable[str]) -> set[Path]:
     found: set[Path] = set()
-    waiting = [module]
+    waiting = list(modules)
     seen = set()
     while waiting:
         name = waiting.pop()

@@ -7,6 +7,7 @@ finished directory is reused.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -46,6 +47,7 @@ class Stage:
     optional: tuple[str, ...] = ()  # stages whose result is used when they are part of the run
     arithmetic: bool = False  # its bits depend on what the processor can do
     certified: bool = False  # tells what an audit said about the features
+    chosen: Callable[[Config], tuple[str, ...]] = lambda config: ()  # modules that its settings name
 
     def reads(self, config: Config) -> tuple[str, ...]:
         return self.needs(config) if callable(self.needs) else self.needs
@@ -73,7 +75,13 @@ STAGES = (
     Stage("train", "pipeline.learn.train:train", ("features",), ("split", "train"), ("tune",), arithmetic=True),
     Stage("predict", "pipeline.learn.predict:predict", ("features", "train"), ("predict",), arithmetic=True),
     Stage("backtest", "pipeline.backtest.stage:backtest", _traded, ("backtest",)),
-    Stage("optimize", "pipeline.backtest.single.stage:optimize", ("ingest",), ("account", "optimize")),
+    Stage(
+        "optimize",
+        "pipeline.backtest.single.stage:optimize",
+        ("ingest",),
+        ("account", "optimize"),
+        chosen=lambda config: (f"pipeline.strategies.{config.optimize.strategy}",),
+    ),
     Stage(
         "report",
         "pipeline.report.stage:report",
@@ -114,7 +122,7 @@ def parts(stage: Stage, config: Config, inputs: dict[str, dict[str, Any]], devic
         "sections": {name: getattr(config, name).keyed() for name in read},
         "inputs": {name: manifest["content"] for name, manifest in inputs.items()},
         "device": device,
-        "code": code_digest(stage.function.split(":")[0]),
+        "code": code_digest(stage.function.split(":")[0], *stage.chosen(config)),
         "versions": versions(),
         "processor": instruction_sets() if stage.arithmetic else [],
         "precision": resolved_precision(config.train, device) if "train" in stage.sections else "",
@@ -236,7 +244,9 @@ class Runner:
     ) -> dict[str, Any]:
         sections = [self.lake if name == "lake" else getattr(self.config, name) for name in stage.sections]
         cached = self.config.run.cache_enabled
-        with self.store.writing(stage.name, key) as out, Memory() as memory:
+        text = f"{stage.name}: another run is making the same; waiting for it"
+        waiting = functools.partial(self.emit, "log", level="info", text=text)
+        with self.store.writing(stage.name, key, waiting) as out, Memory() as memory:
             manifest = self._finished(stage, key) if cached else None
             if manifest is not None:
                 return manifest  # another run made it while this one waited for the directory

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,9 @@ class Store:
         return found if sizes == found["files"] else None
 
     @contextlib.contextmanager
-    def writing(self, stage: str, key: str) -> Iterator[Path]:
-        """Give the directory to one writer of this machine at a time; what a killed attempt left in it is still
-        there.
+    def writing(self, stage: str, key: str, waiting: Callable[[], Any] = lambda: None) -> Iterator[Path]:
+        """Give the directory to one writer of this machine at a time, and call `waiting` where there is one; what a
+        killed attempt left in it is still there.
         """
         path = self.path(stage, key)
         try:
@@ -59,7 +59,11 @@ class Store:
                 "give another with --run.data DIR or change its rights"
             ) from error
         with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(lock, fcntl.LOCK_EX)
             yield path
 
     def begin(self, stage: str, key: str, *, anew: bool = False) -> None:

@@ -167,7 +167,7 @@ def strategies(words: list[str], prog: str) -> int:
             "bars": {"interval": interval, "rows": len(bars), "symbols": symbols},
             "account": account.model_dump(mode="json"),
             "asked": {"checks": checks, "tries": mine.tries, "seed": mine.seed, "draws": mine.draws},
-            "code": {"audit": code_digest(__name__)},
+            "code": {"audit": code_digest(__name__, *(one.step.__module__ for one in asked))},
             "versions": versions(),
         }
         write_json(folder / FILE, certificate)

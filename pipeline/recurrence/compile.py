@@ -32,7 +32,7 @@ P = types.Array(types.float64, 1, "C")
 STATE_KS = types.Array(types.float64, 2, "C")
 SIGNATURE = types.void(X_CTS, P, STATE_KS, X_CTS, types.int64)
 _threads = threading.RLock()
-_parts: dict[tuple[bool, bool, str, str], Any] = {}
+_parts: dict[tuple[bool, bool, str], Any] = {}
 
 
 class NoAlias(Compiler):  # type: ignore[misc]
@@ -92,14 +92,13 @@ def _alone(below: str = "") -> Iterator[None]:
     common one: two that write a cold cache at once can each spoil the other's index.
     """
     with _threads:
-        folder = _folder()
-        (folder / below).mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder = _folder() / below
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         before = numba.config.CACHE_DIR
-        with (folder / below / "compile.lock").open("w") as lock:
+        with (folder / "compile.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            numba.config.CACHE_DIR = str(
-                folder / below
-            )  # read when a function is decorated; other users of Numba keep theirs
+            # Read when a function is decorated; other users of Numba keep theirs.
+            numba.config.CACHE_DIR = str(folder)
             try:
                 yield
             finally:
@@ -126,7 +125,7 @@ def compiled(
 
 def _part(alias: bool, inline: bool, part: Callable[..., Any]) -> Any:
     """Return a part for a compiler, one for all kernels that call it: its name tells its code."""
-    key = alias, inline, part.__module__, part.__qualname__
+    key = alias, inline, part.__qualname__
     if key not in _parts:
         options = {} if alias else {"pipeline_class": NoAlias}
         _parts[key] = numba.njit(nogil=True, error_model="numpy", forceinline=inline, **options)(part)

@@ -5,7 +5,7 @@ its own compiler. Kernels and parts stay undecorated, so that a debugger, covera
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -22,10 +22,13 @@ def _copy(function: Function, wrap: Callable[[Function], Any]) -> Function:
     """Return a copy with wrapped parts, named by its code and theirs.
 
     Compiled code of several processes that meets in one is told apart by names and a count alone: two functions of one
-    name with other parts would run the parts of the first.
+    name with other parts would run the parts of the first. What comes from disk imports the module of its function,
+    which must be one that is always there and runs nothing.
     """
     wrapped = {name: wrap(_copy(part, wrap)) for name, part in _parts(function).items()}
-    out = FunctionType(function.__code__, {**function.__globals__, **wrapped}, function.__name__)
+    names = {**function.__globals__, **wrapped}
+    out = FunctionType(function.__code__, names, function.__name__, function.__defaults__)
+    out.__module__ = __name__
     code = _written(function.__code__) + _constants(function) + _code(function)
     out.__qualname__ = f"{function.__qualname__}_{hashlib.sha256(code).hexdigest()[:16]}"
     return out
@@ -55,10 +58,24 @@ def _constant(value: Any) -> str:
 
 
 def _constants(function: Function) -> bytes:
-    code, known = function.__code__, function.__globals__
-    return repr([(name, known[name]) for name in code.co_names if isinstance(known.get(name), _CONSTANT)]).encode()
+    known = function.__globals__
+    read = [(name, known[name]) for name in names_of(function.__code__) if isinstance(known.get(name), _CONSTANT)]
+    return repr((read, function.__defaults__)).encode()
 
 
 def _parts(function: Function) -> dict[str, FunctionType]:
-    code, known = function.__code__, function.__globals__
-    return {name: part for name in code.co_names if isinstance(part := known.get(name), FunctionType)}
+    known = function.__globals__
+    return {name: part for name in names_of(function.__code__) if isinstance(part := known.get(name), FunctionType)}
+
+
+def names_of(code: CodeType) -> list[str]:
+    """Return the names that code reads, also those that only a comprehension or a function within it reads."""
+    return list(dict.fromkeys(name for one in codes_of(code) for name in one.co_names))
+
+
+def codes_of(code: CodeType) -> Iterator[CodeType]:
+    """Yield code and the comprehensions and functions within it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from codes_of(constant)

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.recurrence.parts import codes_of
+
 ARGUMENTS = "(i, x, at, p, order, state, side)"
 _MODULES = (math, np)
 _NUMBERS = (bool, int, float, str, tuple)
@@ -41,10 +43,10 @@ def _seen(function: FunctionType, known: set[FunctionType]) -> str:
     if function.__closure__:
         names = ", ".join(function.__code__.co_freevars)
         return f"expected no variables of an outer function, got {names} in {written_at(function)}; make it a parameter"
-    for instruction in dis.get_instructions(function.__code__):
-        if instruction.opname != "LOAD_GLOBAL":
-            continue
-        name = instruction.argval
+    if not all(isinstance(value, _NUMBERS) for value in function.__defaults__ or ()):
+        return f"expected numbers as defaults of a function, got others in {written_at(function)}; hand them over"
+    read = (one for code in codes_of(function.__code__) for one in dis.get_instructions(code))
+    for name in dict.fromkeys(one.argval for one in read if one.opname in ("LOAD_GLOBAL", "LOAD_NAME")):
         value = function.__globals__.get(name, getattr(builtins, name, None))
         if isinstance(value, FunctionType):
             if found := _seen(value, known):

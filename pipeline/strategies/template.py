@@ -1,7 +1,7 @@
 """A strategy to copy: buy strength in a rising market, leave on weakness.
 
-Copy this file, change the three parts, and name the new strategy in ALL of __init__.py: then sweeps, the optimiser, the
-audit and the tests know it. In Python it can be handed over as it is: `sweep(bars, my_strategy, ...)`.
+Copy this file under another name beside it, name the strategy like the file and change the three parts: then the
+optimiser, the audit and the tests know it. A copy anywhere else can be handed over: `sweep(bars, my_strategy, ...)`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.backtest.single.event import BARS, FLAT, LONG, STAY, STOP, TARGET
-
-from .declare import Parameter, Strategy, Use
+from pipeline.strategies.declare import Parameter, Strategy, Use
 
 # 1. Numbers of what the step reads, in the order of `columns` and of `parameters` below.
 RSI, TREND, ATR = range(3)

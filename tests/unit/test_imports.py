@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 FLOORS = {"storage": 0, "training": 1, "pipeline": 2, "scripts": 3, "run_optimized_pipeline": 3}
@@ -87,3 +88,12 @@ def test_only_scripts_print(root: Path) -> None:
             if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == "print"
         ]
     assert not wrong
+
+
+def test_what_the_texts_import_is_there(root: Path) -> None:
+    wanted = re.compile(r"^ *(from (?:pipeline|training|storage)[\w.]* import [\w, ]+?)(?: +#.*)?$", re.MULTILINE)
+    texts = [*root.glob("README*.md"), *(root / "docs").glob("*.md")]
+    lines = {line for path in texts for line in wanted.findall(path.read_text(encoding="utf-8"))}
+    assert len(lines) > 5
+    for line in sorted(lines):
+        exec(line, {})

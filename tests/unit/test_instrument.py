@@ -285,6 +285,14 @@ BAD = {
 }  # fmt: skip
 
 
+def test_numbers_of_any_kind_are_bars() -> None:
+    bars = walk(300)
+    for kind in (object, "Float64", np.float32):
+        given = bars.assign(**{name: bars[name].astype(kind) for name in ("open", "high", "low", "close", "volume")})
+        for name in ("open", "close", "volume"):
+            assert instruments(given, FREE, venue="24h")[0].bars[name].dtype == np.float64
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_what_is_no_bar_is_refused_with_its_place(name: str) -> None:
     bars, more, message = BAD[name]

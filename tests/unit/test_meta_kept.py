@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import resource
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -136,3 +138,22 @@ def test_a_folder_that_cannot_be_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StrategyError, match="expected a folder for the iterations of a search as kept, got"):
         searched(FRAME, kept=tmp_path / "file")
+
+
+def test_a_full_disk_is_said_and_the_search_goes_on(tmp_path: Path) -> None:
+    heard = Heard()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))
+    try:
+        found = heard.search(tmp_path / "kept")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert same(found, searched(FRAME)) and not list((tmp_path / "kept").iterdir())
+    assert heard.said and all(re.match(r"warning: iteration \d+ is not kept: ", said) for said in heard.said)
+    assert "File too large" in heard.said[0]
+
+
+@pytest.mark.parametrize("more", [{"earlier": -1}, {"earlier": 0.5}, {"workers": -1}, {"memory": 0}])
+def test_counts_below_their_least_are_refused(more: dict[str, Any]) -> None:
+    with pytest.raises(StrategyError, match=r"expected a whole number from [01] on as"):
+        searched(FRAME, **more)

@@ -57,7 +57,7 @@ def test_torch_is_not_needed(root: Path) -> None:
 
 def test_each_learning_stage_has_only_its_own_code_behind_it(root: Path) -> None:
     tune, train, predict = (
-        {str(path.relative_to(root)) for path in _closure(f"pipeline.learn.{name}")}
+        {str(path.relative_to(root)) for path in _closure([f"pipeline.learn.{name}"])}
         for name in ("tune", "train", "predict")
     )
     search = {

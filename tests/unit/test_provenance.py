@@ -57,13 +57,13 @@ def test_an_edit_elsewhere_does_not(house: Path, name: str) -> None:
 
 
 def test_the_real_stages_see_what_they_use() -> None:
-    closure = {str(p.relative_to(provenance.ROOT)) for p in provenance._closure("pipeline.features.stage")}
+    closure = {str(p.relative_to(provenance.ROOT)) for p in provenance._closure(["pipeline.features.stage"])}
     assert "storage/lake.py" in closure
     assert any(p.startswith("pipeline/indicators/") for p in closure)
     assert any(p.startswith("pipeline/recurrence") for p in closure)
     assert not any(p.startswith("training/") for p in closure)
     assert "pipeline/stages.py" not in closure
-    learning = {str(p.relative_to(provenance.ROOT)) for p in provenance._closure("pipeline.learn.train")}
+    learning = {str(p.relative_to(provenance.ROOT)) for p in provenance._closure(["pipeline.learn.train"])}
     assert "training/trainer.py" in learning
     assert not any(p.startswith("pipeline/indicators/") for p in learning)
 

@@ -176,3 +176,36 @@ def test_a_step_is_known_again_whoever_holds_its_constants(which: Strategy) -> N
     before = parts_digest(function)
     held = list(function.__globals__["trade"].__code__.co_consts)  # as a compiler does
     assert held and parts_digest(function) == before
+
+
+LEVEL = 1.0
+
+
+def nested(i: int, x: Any, at: Any, p: Any, order: Any, state: Any, side: int) -> int:
+    return 1 if sum([x[at[0], i - back] for back in range(2)] + [LEVEL for _ in range(2)]) > 0 else 2
+
+
+def test_what_only_a_comprehension_reads_is_part_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = parts_digest(bound(nested))
+    monkeypatch.setitem(globals(), "LEVEL", 2.0)
+    assert parts_digest(bound(nested)) != before
+    monkeypatch.setitem(globals(), "LEVEL", [2.0])
+    with pytest.raises(StrategyError, match=r"got LEVEL \(list\)"):
+        Strategy("own", (), (Use("close"),), nested)
+
+
+def other(x: float, factor: float = 2.0) -> float:
+    return x * factor
+
+
+def calls(i: int, x: Any, at: Any, p: Any, order: Any, state: Any, side: int) -> int:
+    return 1 if other(x[at[0], i]) > 0 else 2
+
+
+def test_a_default_of_a_function_is_part_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = parts_digest(bound(calls))
+    monkeypatch.setattr(other, "__defaults__", (3.0,))
+    assert parts_digest(bound(calls)) != before
+    monkeypatch.setattr(other, "__defaults__", ([],))
+    with pytest.raises(StrategyError, match="numbers as defaults"):
+        Strategy("own", (), (Use("close"),), calls)

@@ -348,6 +348,20 @@ def test_a_step_of_a_notebook_sees_its_constants_as_they_are_now(monkeypatch: py
     assert after < before == swept({}, declared(over_level))["trades"][0]
 
 
+def counting(i: int, x: Any, at: Any, p: Any, order: Any, state: Any, side: int) -> int:
+    return 1 if sum([1 if x[at[0], i - back] > LEVEL else 0 for back in range(2)]) == 2 else 2
+
+
+@pytest.mark.slow
+def test_a_constant_that_only_a_comprehension_reads_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = swept({}, declared(counting))["trades"][0]
+    monkeypatch.setitem(globals(), "LEVEL", 75.0)
+    assert swept({}, declared(counting))["trades"][0] < before
+    monkeypatch.setitem(globals(), "LEVEL", [75.0])
+    with pytest.raises(StrategyError, match=r"got LEVEL \(list\)"):
+        declared(counting)
+
+
 def test_a_lambda_runs_on_threads_and_not_on_processes() -> None:
     own = declared(lambda i, x, at, p, order, state, side: 1 if x[at[0], i] > 60.0 else 2)
     assert swept({}, own)["trades"][0] == swept({}, declared(over_level))["trades"][0]

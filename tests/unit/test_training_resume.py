@@ -83,9 +83,7 @@ sys.exit(status)
 """
 
 
-@pytest.mark.parametrize(
-    ("checkpoint_s", "longest"), [(1e-9, 0.15), pytest.param(300.0, 0.1, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("checkpoint_s", "longest"), [(1e-9, 0.15), pytest.param(300.0, 0.1, marks=pytest.mark.slow)])
 def test_a_training_killed_at_random_moments_ends_with_the_same_bits(
     blocks: Path, tmp_path: Path, root: Path, checkpoint_s: float, longest: float
 ) -> None:

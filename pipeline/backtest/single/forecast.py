@@ -15,7 +15,7 @@ from .chunks import MEMORY, MOST, Span, Threads, evaluate
 from .figures import FIGURES
 from .instrument import Instrument, instruments_of
 from .present import present
-from .samples import Samples, combinations_of
+from .samples import Samples, check_counts, combinations_of
 from .section import AccountSection
 
 PROBES = (256, 1_024)  # combinations that are run: the difference of their times leaves out what is done once
@@ -65,6 +65,7 @@ def forecast(
     take.
     """
     account = account or AccountSection()
+    check_counts(top=top, workers=workers, memory=memory)
     found = instruments_of(bars, account, market)
     chosen = combinations_of(strategy, combinations)
     found, spans = present(found, strategy, first, last)

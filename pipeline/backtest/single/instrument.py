@@ -303,6 +303,9 @@ def _checked(frame: Any) -> Any:
             f"{row}; sort and drop duplicates"
         )
     values = np.stack([_numbers(out, name) for name in PRICES], 1)
+    for name, column in zip(PRICES, values.T):
+        if out[name].dtype != np.float64:
+            out[name] = column
     good = np.isfinite(values) & (values > 0)
     halted = good[:, 3] & np.isnan(values[:, :3]).all(axis=1)
     with np.errstate(invalid="ignore"):

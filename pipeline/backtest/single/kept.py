@@ -49,11 +49,11 @@ class Kept:
         another search or other combinations.
         """
         path = self._path(number)
-        if not path.exists():
-            return None
         try:
             with np.load(path, allow_pickle=False) as file:
                 asked, found = str(file["asked"]), Counted(*(file[name] for name in Counted._fields))
+        except FileNotFoundError:
+            return None
         except Exception as error:  # damaged bytes fail anywhere in the readers
             wrong = f"expected what it counted in {path}, got: {error}"
         else:
@@ -67,9 +67,18 @@ class Kept:
         return found
 
     def put(self, number: int, counted: Counted) -> None:
-        """Write what an iteration counted; readers see the old file or the new one, never a part."""
-        with replacing(self._path(number)) as temporary, temporary.open("wb") as file:
-            np.savez(file, asked=np.array(self.asked), **counted._asdict())
+        """Write what an iteration counted; readers see the old file or the new one, never a part. What cannot be
+        written is said, and the search goes on without it.
+        """
+        path = self._path(number)
+        try:
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                np.savez(file, asked=np.array(self.asked), **counted._asdict())
+        except OSError as error:
+            text = (
+                f"iteration {number + 1} is not kept: expected to write {path}, got '{error.strerror}'; free the disk"
+            )
+            self.emit("log", level="warning", text=f"{text} or give another folder, or an interruption loses it")
 
     def _path(self, number: int) -> Path:
         return self.folder / f"iteration-{number + 1}.npz"

@@ -27,7 +27,7 @@ from .halves import halves_of
 from .instrument import Instrument, instruments_of
 from .kept import Kept, asked_for
 from .ranges import Ranges, codes
-from .samples import Samples, check_strategy
+from .samples import Samples, check_counts, check_strategy
 from .section import AccountSection, MetaSection
 from .spread import Spread
 from .trials import Counted, counted
@@ -99,6 +99,10 @@ def optimize(
     """
     section, account = section or MetaSection(), account or AccountSection()
     check_strategy(strategy)
+    if not isinstance(section, MetaSection):
+        raise StrategyError(f"expected a MetaSection, got {section!r}; write MetaSection(samples=...)")
+    check_counts(workers=workers, memory=memory)
+    check_counts(0, earlier=earlier)
     found = instruments_of(bars, account, market)
     halves = halves_of(found, strategy, section, first, last)
     whole = now = Ranges.whole(strategy, ranges, found[0].interval)

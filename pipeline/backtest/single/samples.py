@@ -152,6 +152,15 @@ def check_strategy(strategy: Any) -> None:
         raise StrategyError(f"expected a Strategy, got {strategy!r}; see strategy_of() for those with a name")
 
 
+def check_counts(least: int = 1, /, **given: int | None) -> None:
+    """Refuse what is no whole number from `least` on; None stays."""
+    for name, value in given.items():
+        if value is not None and (not isinstance(value, (int, np.integer)) or value < least):
+            raise StrategyError(
+                f"expected a whole number from {least} on as {name}, got {value!r}; correct it or leave it out"
+            )
+
+
 def one(strategy: Strategy, values: Mapping[str, Value]) -> Samples:
     """Return a single combination; parameters that are not named keep their defaults."""
     check_strategy(strategy)

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 import psutil
 
@@ -19,7 +18,7 @@ from .forecast import LARGE, PATIENCE, cores, foreseen
 from .instrument import Instrument, instruments_of
 from .present import present
 from .processes import Processes
-from .samples import Samples, combinations_of
+from .samples import Samples, check_counts, combinations_of
 from .section import AccountSection
 
 EXECUTORS = ("thread", "process", "gpu")
@@ -70,11 +69,7 @@ def sweep(
         )
     if executor not in EXECUTORS:
         raise StrategyError(f"expected executor {', '.join(EXECUTORS)}, got {executor!r}")
-    for name, given in (("top", top), ("workers", workers), ("memory", memory)):
-        if given is not None and (not isinstance(given, (int, np.integer)) or given < 1):
-            raise StrategyError(
-                f"expected a whole number from 1 on as {name}, got {given!r}; correct it or leave it out"
-            )
+    check_counts(top=top, workers=workers, memory=memory)
     if client is not None and executor == "gpu":
         raise StrategyError(
             "expected executor 'thread' with a client, whose workers run on CPU threads, got 'gpu'; leave one out"
