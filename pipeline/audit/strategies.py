@@ -70,7 +70,7 @@ def causal(
     bars : pandas frame of raw bars as for `instruments`, with symbol and ts. The step is called after the last bar that
     it may see, too. Symbols are taken in groups. Raises AuditError and StrategyError.
     """
-    from ..backtest.single.instrument import interval_of
+    from ..backtest.single.frames import interval_of
     from .played import Played, Plays, groups
 
     names = chosen(checks, tries, tuple(CHECKS))

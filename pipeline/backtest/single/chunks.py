@@ -22,7 +22,8 @@ from ..metrics import sessions_a_year
 from .driver import runner, wakes
 from .event import END, TRADE
 from .figures import Raw
-from .instrument import Instrument, of_symbol
+from .frames import of_symbol
+from .instrument import Instrument
 from .samples import Samples
 from .unique import Wanted, fill, wanted
 

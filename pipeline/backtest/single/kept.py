@@ -19,7 +19,8 @@ from storage.store import replacing
 
 from .chunks import Span
 from .driver import bound
-from .instrument import PRICES, Instrument
+from .frames import PRICES
+from .instrument import Instrument
 from .section import AccountSection, MetaSection
 from .trials import Counted
 

@@ -21,7 +21,8 @@ from pipeline.indicators.frame import values_of
 from pipeline.recurrence import Series
 from pipeline.strategies.declare import StrategyError, Use, Value
 
-from .instrument import Instrument, of_symbol
+from .frames import of_symbol
+from .instrument import Instrument
 from .samples import Samples
 
 Array = npt.NDArray[Any]
