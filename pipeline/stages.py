@@ -68,6 +68,13 @@ def _reported(config: Config) -> tuple[str, ...]:
     return ("ingest", *models, "backtest")
 
 
+def _searched(config: Config) -> tuple[str, ...]:
+    """Name the module of the strategy; StrategyError where there is none that can be loaded."""
+    from .strategies import strategy_of
+
+    return (strategy_of(config.optimize.strategy).step.__module__,)
+
+
 STAGES = (
     Stage("ingest", "pipeline.ingest:ingest", (), ("lake", "kis", "ingest")),
     Stage("features", "pipeline.features.stage:features", ("ingest",), ("features", "labels", "universe")),
@@ -80,7 +87,7 @@ STAGES = (
         "pipeline.backtest.single.stage:optimize",
         ("ingest",),
         ("account", "optimize"),
-        chosen=lambda config: (f"pipeline.strategies.{config.optimize.strategy}",),
+        chosen=_searched,
     ),
     Stage(
         "report",

@@ -116,11 +116,11 @@ def combinations(strategy: Strategy, ranges: Mapping[str, Any] | None, interval:
 
 def strategies(words: list[str], prog: str) -> int:
     """Audit the strategies that the first words name; return the exit status."""
-    from ..strategies import ALL, StrategyError, strategy_of
+    from ..strategies import StrategyError, names, strategy_of
 
-    names = []
+    wanted = []
     while words and not words[0].startswith("-"):
-        names.append(words.pop(0))
+        wanted.append(words.pop(0))
     own = options(prog, CHECKS)
     own.add_argument("--draws", type=int, default=20)
     mine, rest = parsed(own, words)
@@ -128,7 +128,7 @@ def strategies(words: list[str], prog: str) -> int:
     checks = chosen(mine.checks, mine.tries, tuple(CHECKS))
     if mine.draws < 1:
         raise AuditError(f"expected at least one of --draws, got {mine.draws}")
-    asked = [strategy_of(name) for name in dict.fromkeys(names)] or list(ALL)
+    asked = [strategy_of(name) for name in dict.fromkeys(wanted or names())]
     receipt = _receipt(config)
     symbols = _symbols(config, receipt, mine.symbols, mine.seed)
     interval, account = config.optimize.interval, config.account

@@ -24,13 +24,13 @@ KEYS = """
 import json
 from pipeline.config import Config
 from pipeline.stages import STAGES, parts
-from pipeline.strategies import ALL
+from pipeline.strategies import names
 from storage.section import digest_of
 
 stage = next(one for one in STAGES if one.name == "optimize")
 def key(name):
     return digest_of(parts(stage, Config.model_validate({"optimize": {"strategy": name}}), {}, "cpu"))
-print(json.dumps({one.name: key(one.name) for one in ALL}))
+print(json.dumps({name: key(name) for name in names()}))
 """
 
 
@@ -85,6 +85,36 @@ def test_a_file_beside_the_others_is_known_and_changes_no_other_search(root: Pat
     assert {**before, "mine": after["mine"]} == after and len(set(after.values())) == len(before) + 1
     file.write_text(file.read_text(encoding="utf-8").replace('Parameter("rsi", 14', 'Parameter("rsi", 12'), "utf-8")
     assert {name for name, key in keys().items() if key != after[name]} == {"mine"}
-    file.write_text("import nothing_of_this_name", encoding="utf-8")
-    done = said(KEYS, path=[tree], folder=tree)
-    assert done.returncode and "pipeline/strategies/mine.py" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import nothing_of_this_name", "No module named 'nothing_of_this_name'"),
+        ("x = (", "SyntaxError"),
+        ("from .template import template as other", "expected mine = Strategy(name='mine', ...)"),
+        ("from .template import template as mine", "name both like the file"),
+    ],
+)
+def test_a_file_without_its_strategy_is_named_and_hinders_no_other(tree: Path, text: str, message: str) -> None:
+    (tree / "pipeline" / "strategies" / "mine.py").write_text(text, encoding="utf-8")
+    of = "from pipeline.strategies import strategy_of; import sys; print(strategy_of(sys.argv[1]).name)"
+    done = said(of, "mine", path=[tree], folder=tree)
+    assert done.returncode and message in done.stderr and "pipeline/strategies/mine.py" in done.stderr
+    assert said(of, "donchian_breakout", path=[tree], folder=tree).stdout == "donchian_breakout\n"
+
+
+def test_a_file_may_sweep_by_itself(root: Path, tree: Path) -> None:
+    file = copied(root, tree / "pipeline" / "strategies", "mine")
+    file.write_text(
+        file.read_text(encoding="utf-8").replace(
+            "from typing import Any", "from typing import Any\nfrom pipeline.backtest import instruments, sweep"
+        )
+        + "\nif __name__ == '__main__':\n    print(mine.name, callable(sweep))\n",
+        encoding="utf-8",
+    )
+    env = {**os.environ, "PYTHONPATH": str(tree)}
+    own = subprocess.run([sys.executable, str(file)], env=env, cwd=tree, capture_output=True, text=True, check=False)
+    assert own.stdout == "mine True\n", own.stderr
+    first = "from pipeline.backtest import sweep; from pipeline.strategies import strategy_of; strategy_of('mine')"
+    assert said(first, path=[tree], folder=tree).returncode == 0

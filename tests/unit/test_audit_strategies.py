@@ -58,7 +58,7 @@ def test_a_step_that_looks_ahead_ends_with_status_1_and_its_place(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("pipeline.strategies.ALL", (next_close,))
-    status, told = audited(home, *QUICK)
+    status, told = audited(home, "next_close", *QUICK)
     assert status == 1 and told["verdict"] == "found"
     finding = told["strategies"]["next_close"]["checks"]["C1"]["findings"][0]
     assert finding["column"].endswith(" want") and finding["symbol"] in SYMBOLS and finding["whole"] != finding["got"]

@@ -50,8 +50,8 @@ BENCHMARKS = {
 
 
 def run(inputs: Mapping[str, str | Path], out: str | Path, section: BacktestSection) -> dict[str, Any]:
-    """Trade the scores of `section.scores`, write equity.parquet, trades.parquet, metrics.json, and what analysis.py
-    says as course.parquet and analysis.json, and return a summary.
+    """Trade the scores of `section.scores`, write equity.parquet, trades.parquet, metrics.json, and what
+    analysis/analyse.py says as course.parquet and analysis.json, and return a summary.
 
     inputs : directories of stages, "ingest" and those of `section.reads`; out : a directory. Raises BacktestError when
     the scores or bars to trade are not there.

@@ -61,28 +61,27 @@ def forecast(
     memory: int = MEMORY,
     **market: Any,
 ) -> Forecast:
-    """Run some of the combinations on the first symbol that is traded and say what a sweep with these arguments will
-    take.
-    """
+    """Run some of the combinations on the symbol with most bars and say what a sweep with these arguments will take."""
     account = account or AccountSection()
     check_counts(top=top, workers=workers, memory=memory)
     found = instruments_of(bars, account, market)
     chosen = combinations_of(strategy, combinations)
     found, spans = present(found, strategy, first, last)
-    return foreseen(found, chosen, account, spans[0], top=top, workers=workers or cores(), memory=memory)
+    return foreseen(found, chosen, account, spans, top=top, workers=workers or cores(), memory=memory)
 
 
 def foreseen(
     found: Sequence[Instrument],
     chosen: Samples,
     account: AccountSection,
-    over: Span,
+    spans: Sequence[Span],
     *,
     top: int | None,
     workers: int,
     memory: int,
 ) -> Forecast:
-    """Return the forecast for combinations over instruments; over : the bars of the first that are traded."""
+    """Return the forecast for combinations over instruments; spans : the bars of each that are traded."""
+    probed, over = max(zip(found, spans), key=lambda pair: len(pair[0]))  # a short one may know no column
     times = []
     counts = [min(count, len(chosen)) for count in PROBES]
     with Threads(chosen.strategy, workers) as runs:
@@ -90,12 +89,12 @@ def foreseen(
             pick = np.unique(np.linspace(0, len(chosen) - 1, count).astype(np.int64))
             probe = Samples(chosen.strategy, np.ascontiguousarray(chosen.code_CP[pick]))
             begin = time.perf_counter()
-            for _ in evaluate(runs, found[0], probe, [over], account.array(), memory=memory):
+            for _ in evaluate(runs, probed, probe, [over], account.array(), memory=memory):
                 pass
             times.append(time.perf_counter() - begin)
     more = counts[1] - counts[0]
     each = max(times[1] - times[0], 0.0) / more if more else 0.0
-    bars = sum(len(one) for one in found) / len(found[0])
+    bars = sum(len(one) for one in found) / len(probed)
     count = len(chosen) * len(found)
     kept = count if top is None else min(count, max(top, MOST) + MOST)
     taken = 3 * chosen.code_CP.nbytes + 2 * kept * (ROW + chosen.code_CP.itemsize * chosen.code_CP.shape[1]) + memory

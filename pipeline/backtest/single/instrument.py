@@ -28,12 +28,12 @@ from pipeline.tradable import Listing, bases, locks
 from storage.schema import ACTIONS, BARS, TS
 
 from ..money import RATE
-from .event import ACTION, END, HALT, LAST, NO_SHORT
+from .event import ACTION, END, HALT, LAST, NO_SHORT, ROOM
 from .frames import PRICES, UNNAMED, check_interval, check_venue, checked, interval_of, of_symbol
 from .section import AccountSection
 
 Array = npt.NDArray[Any]
-ROOM = np.iinfo(np.int64).max // 4  # shares of a bar whose volume is not known
+BOUNDLESS = np.iinfo(np.int64).max // 4  # shares of a bar whose volume is not known
 STOCK = Listing(("KOSPI",), ("stock",), (None,))
 
 
@@ -166,6 +166,13 @@ def instruments_of(bars: Any, account: AccountSection, market: Mapping[str, Any]
                     f"{least:g} units of money or more; raise account.capital or size, or lower lot",
                     stacklevel=3,
                 )
+            if (few := float(np.mean(each.fact_TC[:, ROOM] == 0))) > 0.5:
+                warnings.warn(
+                    f"{each.symbol} can be traded on few bars: on {few:.0%} of them {account.participation:g} of the "
+                    "volume is less than a lot; raise account.participation, or leave volume out where it counts no "
+                    "shares",
+                    stacklevel=3,
+                )
         return found
     if not bars or not all(isinstance(each, Instrument) for each in bars):
         told = ", ".join(sorted({type(each).__name__ for each in bars})) or "an empty list"
@@ -270,7 +277,7 @@ def _laid_out(
         flag[-1] |= LAST
     known = volume > 0
     room = np.floor(np.where(known, volume, 0.0) * account.participation / account.lot + 1e-9)
-    fact[:, 1] = np.where(known, np.minimum(room, ROOM), ROOM)
+    fact[:, ROOM] = np.where(known, np.minimum(room, BOUNDLESS), BOUNDLESS)
     fact[:, 2] = day.astype(np.int64)
     last = np.flatnonzero(end)
     fact[:, 4] = last[np.searchsorted(last, np.arange(T))]

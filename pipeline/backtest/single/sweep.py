@@ -78,7 +78,7 @@ def sweep(
     found, spans = present(found, strategy, first, last)
     rows = Rows(chosen, [each.symbol for each in found], by, top, least_trades)
     if len(chosen) * len(found) > LARGE or limit is not None or patience is not None:
-        guess = foreseen(found, chosen, account, spans[0], top=top, workers=workers, memory=memory)
+        guess = foreseen(found, chosen, account, spans, top=top, workers=workers, memory=memory)
         LOG.info("sweep of %s: %s", strategy.name, guess)
         guess.check(limit or psutil.virtual_memory().available, PATIENCE if patience is None else patience)
     done, total = 0, len(chosen) * len(found)
