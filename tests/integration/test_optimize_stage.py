@@ -49,6 +49,7 @@ def test_it_leaves_the_bank_every_trial_and_the_trades_of_the_best(searched: tup
     judgement = bank["overfitting"]["judgement"]
     assert judgement and all(sentence.endswith((".", "chance", "search is worth")) for sentence in judgement[:1])
     assert judgement[0] in searched[1].out
+    assert f"averaged over {len(bank['symbols'])} symbols" in judgement[1]
     found = of_receipt(out_of(searched[0], "ingest"), AccountSection(), "1d")
     trades, equity = (pd.read_parquet(out / f"{name}.parquet") for name in ("trades", "equity"))
     best = bank["top"][0]

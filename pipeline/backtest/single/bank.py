@@ -99,7 +99,11 @@ def told(found: Found, section: MetaSection) -> list[str]:
 
 def _judged(found: Found) -> list[str]:
     """Return what the numbers on overfitting mean, in sentences."""
-    return [text("en", key, **values) for key, values in judgement(found.numbers, found.year)]
+    verdict, *why = (text("en", key, **values) for key, values in judgement(found.numbers, found.year))
+    count = sum(1 for inside_first, *_ in found.spans if inside_first)
+    # Their mean moves less than each of them does: its Sharpe ratio is not the mean of theirs.
+    basis = [f"This judges the returns of sessions inside, averaged over {count} symbols."] if count > 1 and why else []
+    return [verdict, *basis, *why]
 
 
 def _of(figures: dict[str, Any], c: int) -> dict[str, float | None]:
